@@ -1,0 +1,20 @@
+"""Structures far from equilibrium, made from the few labelled ones, and labelled by a teacher.
+
+One file is one way to make structures: a pydantic ``Config`` that is called with :class:`Structures`.
+"""
+
+from phystrain.data.structures import Structures
+from phystrain.registry import PluginConfig
+
+
+class Augmentation(PluginConfig):
+    """Base of every augmentation."""
+
+    def __call__(self, structures: Structures, seed: int) -> Structures:
+        """New, unlabelled structures.
+
+        Args:
+            structures: to start from.
+            seed: of the random choices; the same seed gives the same structures.
+        """
+        raise TypeError(f"{type(self).__module__} does not define __call__()")

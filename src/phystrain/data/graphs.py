@@ -1,0 +1,97 @@
+"""Structures with their neighbour lists, ready to be batched. Lists are built once, by vesin."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from phystrain.data.structures import Structures, ragged
+from phystrain.graph import AtomGraph
+from phystrain.labels import Batch, Labels
+from phystrain.neighbours import neighbour_list
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+
+
+class GraphStore:
+    """Flat arrays of structures and edges from which any batch is cut without a loop over structures.
+
+    Args:
+        structures: the structures and their labels.
+        cutoff: Å, radius of the neighbour lists, the reserve for displaced copies included.
+        progress: wraps the iteration over structures, to show it.
+
+    Attributes:
+        structures: as given.
+        cutoff: as given.
+    """
+
+    def __init__(self, structures: Structures, cutoff: float, progress: Progress = iter) -> None:
+        self.structures = structures
+        self.cutoff = float(cutoff)
+        edges, shifts = [np.empty((2, 0), np.int32)], [np.empty((0, 3), np.int16)]
+        for index in progress(range(len(structures))):
+            part = slice(structures.offsets[index], structures.offsets[index + 1])
+            pairs, cells = neighbour_list(
+                structures.positions[part], structures.cell[index], structures.pbc[index], cutoff
+            )
+            edges.append(pairs.astype(np.int32))
+            shifts.append(cells.astype(np.int16))
+        self._edges = np.concatenate(edges, axis=1)
+        self._shifts = np.concatenate(shifts)
+        self._edge_offsets = np.cumsum([pairs.shape[1] for pairs in edges], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    @property
+    def edge_counts(self) -> npt.NDArray[np.int64]:
+        """(systems,) number of directed edges of each structure: what a step's cost follows."""
+        return np.diff(self._edge_offsets)
+
+    def graph(self, indices: npt.ArrayLike, dtype: torch.dtype = torch.float32) -> AtomGraph:
+        """The graph of the structures of the given numbers.
+
+        Args:
+            indices: (n,) numbers of structures.
+            dtype: of the floating-point parts.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        structures = self.structures
+        atoms = ragged(structures.offsets, chosen)
+        edges = ragged(self._edge_offsets, chosen)
+        sizes = structures.sizes[chosen]
+        counts = self.edge_counts[chosen]
+        first = np.repeat(np.cumsum(sizes) - sizes, counts)
+        return AtomGraph(
+            positions=torch.from_numpy(structures.positions[atoms]).to(dtype),
+            species=torch.from_numpy(structures.species[atoms]),
+            system=torch.from_numpy(np.repeat(np.arange(len(chosen)), sizes)),
+            cell=torch.from_numpy(structures.cell[chosen]).to(dtype),
+            pbc=torch.from_numpy(structures.pbc[chosen]),
+            edges=torch.from_numpy(self._edges[:, edges] + first),
+            shifts=torch.from_numpy(self._shifts[edges]).to(dtype),
+            cutoff=self.cutoff,
+        )
+
+    def batch(
+        self, indices: npt.ArrayLike, keys: torch.Tensor | None = None, dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Graph, labels and random streams of the structures of the given numbers.
+
+        Args:
+            indices: (n,) numbers of structures.
+            keys: (n,) int64, random stream of each; their numbers if not given.
+            dtype: of the floating-point parts; energies stay in float64.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        structures = self.structures
+        labels = Labels(
+            energy=torch.from_numpy(structures.energy[chosen]),
+            forces=torch.from_numpy(structures.forces[ragged(structures.offsets, chosen)]).to(dtype),
+            stress=torch.from_numpy(structures.stress[chosen]).to(dtype),
+            weight=torch.from_numpy(structures.weight[chosen]).to(dtype),
+        )
+        keys = torch.from_numpy(chosen.copy()) if keys is None else keys
+        return Batch(self.graph(chosen, dtype), labels, keys)

@@ -1,0 +1,68 @@
+"""Which structures make up which step: a pure function of seed, step and number of processes."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from phystrain import noise
+from phystrain.data.graphs import GraphStore
+from phystrain.errors import UserError
+from phystrain.labels import Batch
+
+
+class Loader:
+    """Shuffled batches of a store, addressed by step, so that training can resume anywhere.
+
+    Every epoch visits every structure once. All processes draw the same global batch and take their share of it.
+
+    Args:
+        store: the structures.
+        batch_size: structures of a global batch; the batches of an epoch differ by one structure at most.
+        seed: of the order and of the random streams.
+        dtype: of the floating-point parts.
+        rank, world_size: this process and how many there are.
+
+    Raises:
+        UserError: fewer structures than processes.
+    """
+
+    def __init__(
+        self,
+        store: GraphStore,
+        batch_size: int,
+        seed: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if len(store) < world_size:
+            raise UserError(
+                f"{len(store)} structures cannot feed {world_size} processes: use fewer processes or more structures"
+            )
+        self.store = store
+        self.steps_per_epoch = max(1, min(-(-len(store) // batch_size), len(store) // world_size))
+        self._seed, self._dtype, self._rank, self._world_size = seed, dtype, rank, world_size
+        self._epoch = -1
+        self._batches: list[npt.NDArray[np.int64]] = []
+
+    def indices(self, step: int) -> npt.NDArray[np.int64]:
+        """Numbers of the structures of the whole global batch of a step."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            order = np.random.default_rng([self._seed, epoch]).permutation(len(self.store))
+            self._batches = np.array_split(order, self.steps_per_epoch)
+            self._epoch = epoch
+        return self._batches[position]
+
+    def batch(self, step: int) -> Batch:
+        """This process's share of the batch of a step, each structure with its random stream of that step."""
+        indices = self.indices(step)[self._rank :: self._world_size]
+        keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
+        return self.store.batch(indices, keys, self._dtype)
+
+
+def in_order(store: GraphStore, batch_size: int, rank: int = 0, world_size: int = 1) -> list[npt.NDArray[np.int64]]:
+    """All structures once, in the order of the file, in batches: for validation, tests and labelling."""
+    numbers = np.arange(len(store), dtype=np.int64)[rank::world_size]
+    return [numbers[start : start + batch_size] for start in range(0, len(numbers), batch_size)]

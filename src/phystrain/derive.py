@@ -1,0 +1,157 @@
+"""Energies to forces and stress: the one place where an energy is differentiated.
+
+A potential gives atomic energies; everything else follows here, in one call of autograd, whether the
+potential is a network, an EAM or a sum of both.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from phystrain.graph import AtomGraph
+
+QUANTITIES = ("energy", "forces", "stress")
+
+
+@runtime_checkable
+class Potential(Protocol):
+    """What a potential must be: an ``nn.Module`` with a cut-off that gives atomic energies.
+
+    A potential with a direct force head has in addition
+    ``heads(graph) -> (atomic energies (atoms,), forces (atoms, 3))``.
+    """
+
+    cutoff: float
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV. Edges of ``graph`` that are longer than ``cutoff`` must have no effect."""
+        ...
+
+
+class Prediction(NamedTuple):
+    """What was asked for; ``None`` for the rest.
+
+    Attributes:
+        energy: (systems,) eV, always in float64: total energies lose meV in float32.
+        forces: (atoms, 3) eV/Å.
+        stress: (systems, 3, 3) eV/Å³; not a number for structures that are not periodic in three directions.
+    """
+
+    energy: Float[Tensor, " systems"] | None = None
+    forces: Float[Tensor, "atoms 3"] | None = None
+    stress: Float[Tensor, "systems 3 3"] | None = None
+
+
+class Derivation:
+    """One pass through a potential whose derivatives are taken when they are first asked for.
+
+    Args:
+        potential: the potential.
+        graph: the structures.
+        stress: whether stress may be asked for (it needs a strain in the pass).
+        create_graph: keep the derivatives differentiable, for training.
+    """
+
+    def __init__(self, potential: Potential, graph: AtomGraph, *, stress: bool, create_graph: bool) -> None:
+        self._create_graph = create_graph
+        self._graph = graph
+        heads = getattr(potential, "heads", None)
+        self._forces: Tensor | None = None
+        self._stress: Tensor | None = None
+        with torch.enable_grad():
+            leaf = graph.positions.detach().requires_grad_()
+            self._leaves = [leaf]
+            graph = replace(graph, positions=leaf)
+            if stress:
+                strain = torch.zeros_like(graph.cell).requires_grad_()
+                self._leaves.append(strain)
+                graph = graph.strained(strain)
+            if heads is None:
+                atomic = potential.atomic_energies(graph)
+            else:
+                atomic, forces = heads(graph)
+                self._forces = forces if create_graph else forces.detach()
+            self._energy = graph.sum_per_system(atomic.to(torch.float64))
+
+    def energy(self) -> Float[Tensor, " systems"]:
+        """(systems,) eV."""
+        return self._energy if self._create_graph else self._energy.detach()
+
+    def forces(self) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) eV/Å: those of the direct head where there is one, else minus the gradient."""
+        if self._forces is None:
+            self._differentiate()
+        assert self._forces is not None
+        return self._forces
+
+    def stress(self) -> Float[Tensor, "systems 3 3"]:
+        """(systems, 3, 3) eV/Å³, always from the energy."""
+        if self._stress is None:
+            self._differentiate()
+        assert self._stress is not None, "the pass was made without a strain"
+        return self._stress
+
+    def _differentiate(self) -> None:
+        if not self._energy.requires_grad:  # no atom has a neighbour, and nothing depends on positions
+            gradients: list[Tensor | None] = [None] * len(self._leaves)
+        else:
+            gradients = list(
+                torch.autograd.grad(
+                    self._energy.sum(),
+                    self._leaves,
+                    create_graph=self._create_graph,
+                    retain_graph=self._create_graph,
+                    allow_unused=True,
+                )
+            )
+        filled = [
+            torch.zeros_like(leaf) if gradient is None else gradient
+            for leaf, gradient in zip(self._leaves, gradients, strict=True)
+        ]
+        if self._forces is None:
+            self._forces = -filled[0]
+        if len(filled) == 2:
+            # chosen after a division by a finite number: dividing by NaN would put NaN into every gradient
+            volumes = self._graph.volumes[:, None, None]
+            finite = torch.isfinite(volumes)
+            stress = filled[1] / torch.where(finite, volumes, torch.ones_like(volumes))
+            self._stress = torch.where(finite, stress, torch.full_like(stress, torch.nan))
+
+
+def evaluate(
+    potential: Potential, graph: AtomGraph, want: Iterable[str] = ("energy", "forces"), *, create_graph: bool = False
+) -> Prediction:
+    """Predict energy, forces and stress.
+
+    Args:
+        potential: conservative, or with a direct force head.
+        graph: the structures, with edges up to the potential's cut-off.
+        want: any of ``energy``, ``forces``, ``stress``.
+        create_graph: keep the result differentiable with respect to the parameters (training). Otherwise the
+            result is detached.
+
+    Returns:
+        The quantities asked for, ``None`` for the rest.
+
+    Raises:
+        ValueError: an unknown quantity, or a graph whose edges end before the potential's cut-off.
+    """
+    wanted = frozenset(want)
+    if unknown := wanted - set(QUANTITIES):
+        raise ValueError(f"unknown quantity {sorted(unknown)[0]!r}; choose from {', '.join(QUANTITIES)}")
+    if graph.cutoff < potential.cutoff - 1e-6:
+        raise ValueError(f"the graph ends at {graph.cutoff} Å, the potential needs {potential.cutoff} Å")
+    if wanted == {"energy"} and not create_graph:
+        with torch.no_grad():
+            atomic = potential.atomic_energies(graph)
+            return Prediction(energy=graph.sum_per_system(atomic.to(torch.float64)))
+    derivation = Derivation(potential, graph, stress="stress" in wanted, create_graph=create_graph)
+    return Prediction(
+        energy=derivation.energy() if "energy" in wanted else None,
+        forces=derivation.forces() if "forces" in wanted else None,
+        stress=derivation.stress() if "stress" in wanted else None,
+    )

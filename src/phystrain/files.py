@@ -1,0 +1,52 @@
+"""Files are written whole or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from phystrain.errors import UserError
+
+
+def write_with(path: Path | str, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a temporary file beside ``path``, force it to disk, and move it into place.
+
+    Whatever happens before the move (full disk, kill, power cut) leaves the previous file as it was.
+
+    Args:
+        path: the file to make or replace; its folder is made if need be.
+        write: called with the temporary path.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        previous = " The previous file is untouched." if path.exists() else ""
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}.{previous} Free some space or write elsewhere."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file whole or not at all (UTF-8)."""
+    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_bytes(path: Path | str, content: bytes) -> None:
+    """Write a binary file whole or not at all."""
+    write_with(path, lambda temporary: temporary.write_bytes(content))

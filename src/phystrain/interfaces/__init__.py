@@ -1,0 +1,1 @@
+"""Bridges to other programs. Each consumes :func:`phystrain.derive.evaluate`."""

@@ -1,0 +1,64 @@
+"""Reference values and the batch that training sees. Inputs and labels never share a container."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from phystrain.graph import AtomGraph
+
+
+class Labels(NamedTuple):
+    """Reference values; not-a-number marks what is not labelled.
+
+    Attributes:
+        energy: (systems,) eV, float64, total energies.
+        forces: (atoms, 3) eV/Å.
+        stress: (systems, 3, 3) eV/Å³.
+        weight: (systems,) factor of the structure in every loss.
+    """
+
+    energy: Float[Tensor, " systems"]
+    forces: Float[Tensor, "atoms 3"]
+    stress: Float[Tensor, "systems 3 3"]
+    weight: Float[Tensor, " systems"]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Labels":
+        """Move to a device; forces, stress and weight are cast, energies stay in float64."""
+        return Labels(
+            energy=self.energy.to(device),
+            forces=self.forces.to(device, dtype),
+            stress=self.stress.to(device, dtype),
+            weight=self.weight.to(device, dtype),
+        )
+
+
+class Batch(NamedTuple):
+    """Structures, their labels, and the random stream of each.
+
+    Attributes:
+        graph: the structures.
+        labels: their reference values.
+        key: (systems,) int64. Random numbers of a structure are a function of its key alone, so that they do
+            not depend on what else is in the batch or on the number of processes. The loader derives it from
+            seed, step and structure.
+    """
+
+    graph: AtomGraph
+    labels: Labels
+    key: Int[Tensor, " systems"]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
+        return Batch(self.graph.to(device, dtype), self.labels.to(device, dtype), self.key.to(device))
+
+
+def unlabelled(graph: AtomGraph) -> Labels:
+    """Labels of structures about which nothing is known."""
+    nan = torch.full_like(graph.cell[:, 0, 0], torch.nan)
+    return Labels(
+        energy=nan.to(torch.float64),
+        forces=torch.full_like(graph.positions, torch.nan),
+        stress=torch.full_like(graph.cell, torch.nan),
+        weight=torch.ones_like(nan),
+    )

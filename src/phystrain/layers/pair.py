@@ -1,0 +1,213 @@
+"""What pair potentials share: parameters by element pair, pairs of atoms counted once, the smooth cut-off."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from phystrain.errors import UserError
+from phystrain.graph import AtomGraph
+from phystrain.statistics import pair_name
+
+
+def softplus_inverse(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The number whose softplus is ``value`` (positive), without overflow for large values."""
+    return value + torch.log(-torch.expm1(-value))
+
+
+def positive_parameter(start: Sequence[float] | Sequence[Sequence[float]]) -> nn.Parameter:
+    """A raw parameter whose softplus begins at ``start``; the inverse is taken in float64."""
+    raw = softplus_inverse(torch.tensor(start, dtype=torch.float64))
+    return nn.Parameter(raw.to(torch.get_default_dtype()))
+
+
+def positive(raw: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """What :func:`positive_parameter` stands for."""
+    return nn.functional.softplus(raw)
+
+
+def smoothstep(fraction: Tensor) -> Tensor:
+    """6 s^5 - 15 s^4 + 10 s^3: 0 for s <= 0, 1 for s >= 1, twice continuously differentiable."""
+    s = fraction.clamp(0, 1)
+    return s * s * s * (s * (6 * s - 15) + 10)
+
+
+def smooth_cutoff(distance: Tensor, inner: Tensor | float, outer: Tensor | float) -> Tensor:
+    """1 below ``inner``, 0 above ``outer`` (Å), a quintic between; twice continuously differentiable.
+
+    Args:
+        distance: (edges,) Å.
+        inner, outer: Å, numbers or (edges,).
+    """
+    return smoothstep((outer - distance) / (outer - inner))
+
+
+def morse_energies(
+    distance: Float[Tensor, " edges"],
+    depth: Float[Tensor, " edges"],
+    decay: Float[Tensor, " edges"],
+    minimum: Float[Tensor, " edges"],
+) -> Float[Tensor, " edges"]:
+    """(edges,) eV, D (1 - exp(-alpha (r - rm)))² - D, which is D x (x - 2) with x = exp(-alpha (r - rm)).
+
+    Args:
+        distance: (edges,) Å.
+        depth: (edges,) eV, D.
+        decay: (edges,) 1/Å, alpha.
+        minimum: (edges,) Å, rm.
+    """
+    x = torch.exp(-decay * (distance - minimum))
+    return depth * x * (x - 2)
+
+
+class SpeciesPairs(nn.Module):
+    """Numbers the elements of a data set and their unordered pairs, for tables of parameters.
+
+    Args:
+        species: atomic numbers, in any order.
+
+    Attributes:
+        species: atomic numbers, ascending.
+        pairs: unordered pairs of atomic numbers, in the order of the tables.
+    """
+
+    index: Int[Tensor, " numbers"]
+    table: Int[Tensor, "species species"]
+
+    def __init__(self, species: Sequence[int]) -> None:
+        super().__init__()
+        self.species = tuple(sorted(set(species)))
+        n = len(self.species)
+        self.pairs = tuple((self.species[i], self.species[j]) for i in range(n) for j in range(i, n))
+        index = torch.full((len(chemical_symbols),), -1, dtype=torch.int64)
+        index[list(self.species)] = torch.arange(n)
+        table = torch.zeros(n, n, dtype=torch.int64)
+        for number, (first, second) in enumerate(self.pairs):
+            i, j = int(index[first]), int(index[second])
+            table[i, j] = table[j, i] = number
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("table", table, persistent=False)
+
+    def species_index(self, numbers: Int[Tensor, " atoms"]) -> Int[Tensor, " atoms"]:
+        """(atoms,) position of each atomic number in ``species``.
+
+        Raises:
+            UserError: an element the potential was not made for.
+        """
+        found = self.index[numbers]
+        if not torch.compiler.is_compiling() and bool((found < 0).any()):
+            unknown = sorted({chemical_symbols[z] for z in numbers[found < 0].tolist()})
+            known = ", ".join(chemical_symbols[z] for z in self.species)
+            raise UserError(
+                f"the potential knows {known}, not {', '.join(unknown)}.\n"
+                "Train it on data that hold these elements, or leave these structures out."
+            )
+        return found
+
+    def pair_index(
+        self, first: Int[Tensor, " edges"], second: Int[Tensor, " edges"]
+    ) -> Int[Tensor, " edges"]:
+        """(edges,) position in ``pairs`` of two indices as :meth:`species_index` gives them."""
+        return self.table[first, second]
+
+    def pair_of(self, first: int, second: int, like: Tensor) -> Int[Tensor, " distances"]:
+        """The index of one pair of atomic numbers, as often as ``like`` is long."""
+        numbers = self.species_index(torch.tensor([first, second], device=self.index.device))
+        return self.table[numbers[0], numbers[1]].expand(len(like))
+
+    def distances(self, known: Mapping[str, float], factor: float = 1.0) -> list[float]:
+        """Å by pair: ``known`` (keys of :func:`phystrain.statistics.pair_name`), else ``factor`` times the sum of radii."""
+        return [known.get(pair_name(*pair), factor * covalent_distance(*pair)) for pair in self.pairs]
+
+    def complete(self, start: Sequence[float], given: Mapping[str, float]) -> list[float]:
+        """Starting values by pair, those the user has given in place of ours.
+
+        Args:
+            start: by pair.
+            given: by names such as ``O-Si``, in either order.
+
+        Raises:
+            UserError: a name that is not a pair of the data's elements.
+        """
+        values = list(start)
+        names = {frozenset(pair): number for number, pair in enumerate(self.pairs)}
+        for name, value in given.items():
+            symbols = name.split("-")
+            key = frozenset(atomic_numbers.get(symbol, -1) for symbol in symbols)
+            if len(symbols) != 2 or key not in names:
+                known = ", ".join("-".join(chemical_symbols[z] for z in pair) for pair in self.pairs)
+                raise UserError(f"{name!r} is no pair of elements of the data; choose from {known}")
+            values[names[key]] = value
+        return values
+
+
+def covalent_distance(first: int, second: int) -> float:
+    """Å, sum of two covalent radii (Cordero et al. 2008, doi:10.1039/b801115j, as in ASE)."""
+    return float(covalent_radii[first] + covalent_radii[second])
+
+
+class AtomPairs(NamedTuple):
+    """Pairs of atoms within a cut-off, each once.
+
+    Attributes:
+        first, second: (pairs,) atoms; equal where an atom meets its own image.
+        distance: (pairs,) Å.
+    """
+
+    first: Int[Tensor, " pairs"]
+    second: Int[Tensor, " pairs"]
+    distance: Float[Tensor, " pairs"]
+
+    def to_atoms(self, values: Float[Tensor, " pairs"], n_atoms: int) -> Float[Tensor, " atoms"]:
+        """(atoms,) sum over the pairs that an atom takes part in; an atom gets both ends of a pair with its image."""
+        return values.new_zeros(n_atoms).index_add(0, self.first, values).index_add(0, self.second, values)
+
+
+def atom_pairs(graph: AtomGraph, cutoff: float) -> AtomPairs:
+    """The edges shorter than ``cutoff`` (Å), one of the two directions of each.
+
+    Half the edges is half the work, and edges beyond the cut-off (those of a larger neighbour list) cost almost
+    nothing: they are dropped before anything else is computed.
+    """
+    centre, neighbour = graph.edges
+    # a lattice vector and its opposite differ in the sign of this number, up to 50 cells away
+    order = graph.shifts @ graph.shifts.new_tensor([10201.0, 101.0, 1.0])
+    once = (centre < neighbour) | ((centre == neighbour) & (order > 0))
+    kept = torch.nonzero(once & (graph.distances.detach() < cutoff)).squeeze(1)
+    return AtomPairs(centre[kept], neighbour[kept], graph.distances.index_select(0, kept))
+
+
+class PairPotential(nn.Module):
+    """Base of potentials that are a sum over pairs of atoms: E = sum over pairs of ``pair_energies``.
+
+    An atom's energy is half the sum over its pairs; no reference energy, so a lone atom has energy zero.
+
+    Args:
+        species: atomic numbers.
+        cutoff: Å, beyond which ``pair_energies`` is zero.
+    """
+
+    def __init__(self, species: Sequence[int], cutoff: float) -> None:
+        super().__init__()
+        self.cutoff = float(cutoff)
+        self.kinds = SpeciesPairs(species)
+
+    def pair_energies(self, distance: Float[Tensor, " edges"], pair: Int[Tensor, " edges"]) -> Float[Tensor, " edges"]:
+        """(edges,) eV of pairs of atoms at ``distance`` (Å); ``pair`` indexes the tables of ``kinds.pairs``."""
+        raise NotImplementedError
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        species = self.kinds.species_index(graph.species)
+        pairs = atom_pairs(graph, self.cutoff)
+        energies = self.pair_energies(pairs.distance, self.kinds.pair_index(species[pairs.first], species[pairs.second]))
+        return pairs.to_atoms(energies / 2, graph.n_atoms)
+
+    def components(
+        self, distance: Float[Tensor, " distances"], first: int, second: int
+    ) -> dict[str, Float[Tensor, " distances"]]:
+        """Energy curve (eV) of two atoms of these atomic numbers at ``distance`` (Å), under the name ``total``."""
+        return {"total": self.pair_energies(distance, self.kinds.pair_of(first, second, distance))}

@@ -1,0 +1,31 @@
+"""Potentials: networks, classical potentials and combinations of them, all of one type.
+
+One file is one kind. It holds a pydantic ``Config`` (fields, defaults, ``kind`` equal to the file name) whose
+method ``build(statistics)`` returns an ``nn.Module`` that is a :class:`phystrain.derive.Potential`.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from phystrain import registry
+from phystrain.registry import PluginConfig
+from phystrain.statistics import Statistics
+
+
+class PotentialConfig(PluginConfig):
+    """Base of every potential's ``Config``."""
+
+    def build(self, statistics: Statistics) -> nn.Module:
+        """Make the potential, its parameters drawn from torch's global generator.
+
+        Args:
+            statistics: of the data the potential is made for; elements outside ``statistics.species`` are unknown to it.
+        """
+        raise TypeError(f"{type(self).__module__} does not define build()")
+
+
+def build(settings: dict[str, Any] | PotentialConfig, statistics: Statistics) -> nn.Module:
+    """Make a potential from settings such as ``{"kind": "painn", "channels": 64}``."""
+    config: PotentialConfig = registry.parse("potentials", settings)
+    return config.build(statistics)

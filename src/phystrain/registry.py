@@ -1,0 +1,69 @@
+"""Plug-ins found by file name: the file is the kind.
+
+A group is a sub-package (``potentials``, ``objectives``, ``augment``, ``reliability``). Every file in it whose name
+does not begin with an underscore is a plug-in and holds a pydantic class ``Config`` with a field ``kind`` that
+equals the file name. To add a kind is to add a file.
+"""
+
+import importlib
+import pkgutil
+from difflib import get_close_matches
+from functools import cache
+from types import ModuleType
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from phystrain.errors import UserError
+
+
+class PluginConfig(BaseModel):
+    """Base of every ``Config``: fields are checked, unknown ones refused, values fixed once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+
+
+@cache
+def kinds(group: str) -> tuple[str, ...]:
+    """Names of all plug-ins of a group, sorted."""
+    package = importlib.import_module(f"phystrain.{group}")
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"))
+
+
+def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
+    """`` did you mean 'x'?`` for the nearest choice, else the list of all."""
+    near = get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(choices))}"
+
+
+def find(group: str, kind: str) -> ModuleType:
+    """The module of a plug-in.
+
+    Raises:
+        UserError: no such kind; the message names the nearest one.
+    """
+    if kind not in kinds(group):
+        raise UserError(f"unknown {group.removesuffix('s')} kind {kind!r}: {did_you_mean(kind, kinds(group))}")
+    return importlib.import_module(f"phystrain.{group}.{kind}")
+
+
+def parse(group: str, settings: dict[str, Any] | PluginConfig) -> Any:
+    """Check settings with a ``kind`` against the plug-in's ``Config`` and return the instance.
+
+    Raises:
+        UserError: no kind, or an unknown one.
+        pydantic.ValidationError: a wrong field.
+    """
+    if isinstance(settings, PluginConfig):
+        return settings
+    if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
+        raise UserError(f"{group}: a 'kind' is missing; choose from {', '.join(kinds(group))}")
+    return find(group, settings["kind"]).Config.model_validate(settings)
+
+
+def union(group: str) -> Any:
+    """Discriminated union of every ``Config`` of a group, for JSON schemas."""
+    configs = tuple(find(group, kind).Config for kind in kinds(group))
+    return Annotated[Union[configs], Field(discriminator="kind")] if len(configs) > 1 else configs[0]  # noqa: UP007

@@ -1,0 +1,197 @@
+"""What every objective must satisfy, as functions that raise ``AssertionError``.
+
+For a test of one's own objective::
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_contract(check):
+        potential = MyPotential().double()
+        check(MyObjective(), examples(potential.cutoff + 2 * MyObjective().reach), potential)
+
+The examples hold H, C, O and Cu, so the potential must know these elements. It may be any potential whose energy
+depends on its parameters and on distances; it should be in float64.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from torch import Tensor, nn
+
+from phystrain.derive import Potential
+from phystrain.graph import AtomGraph
+from phystrain.labels import Batch, Labels, unlabelled
+from phystrain.noise import index_in_system
+from phystrain.objectives import Evaluator, Objective, Term
+
+TOLERANCE = 1e-10
+
+
+def examples(cutoff: float) -> list[Batch]:
+    """Batches of one structure each, float64, which between them hold every way of being labelled.
+
+    Args:
+        cutoff: Å, for the neighbour lists: that of the potential plus twice the reach of the objective.
+
+    Returns:
+        A molecule with energy and forces, a crystal with everything and a weight of 2, an isolated atom and a
+        molecule with energy only, a molecule without labels.
+    """
+    crystal = bulk("Cu", cubic=True)
+    crystal.rattle(0.1, seed=1)
+    cases: list[tuple[Atoms, tuple[str, ...], float]] = [
+        (molecule("H2O"), ("energy", "forces"), 1.0),
+        (crystal, ("energy", "forces", "stress"), 2.0),
+        (Atoms("H"), ("energy",), 0.5),
+        (molecule("CH3OH"), ("energy",), 1.0),
+        (molecule("CH4"), (), 1.0),
+    ]
+    return [_example(*case, number=number, cutoff=cutoff) for number, case in enumerate(cases)]
+
+
+def _example(atoms: Atoms, labelled: tuple[str, ...], weight: float, *, number: int, cutoff: float) -> Batch:
+    """One structure with random labels."""
+    graph = AtomGraph.from_ase(atoms, cutoff)
+    generator = torch.Generator().manual_seed(number)
+    labels = unlabelled(graph)
+    drawn = {name: torch.randn(getattr(labels, name).shape, generator=generator).double() for name in labelled}
+    labels = labels._replace(weight=labels.weight * weight, **drawn)
+    return Batch(graph, labels, torch.tensor([1000 + number]))
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
+    columns = zip(*(batch.labels for batch in batches), strict=True)
+    return Batch(
+        graph=AtomGraph.concatenate([batch.graph for batch in batches]),
+        labels=Labels(*(torch.cat(column) for column in columns)),
+        key=torch.cat([batch.key for batch in batches]),
+    )
+
+
+def empty(batch: Batch) -> Batch:
+    """A batch without structures."""
+    graph = replace(
+        batch.graph,
+        **{
+            name: getattr(batch.graph, name)[:0] for name in ("positions", "species", "system", "cell", "pbc", "shifts")
+        },
+        edges=batch.graph.edges[:, :0],
+    )
+    return Batch(graph, Labels(*(label[:0] for label in batch.labels)), batch.key[:0])
+
+
+def reorder_atoms(batch: Batch) -> Batch:
+    """The same batch with the atoms of every structure in reverse order."""
+    graph = batch.graph
+    index = index_in_system(graph.system, graph.atoms_per_system)
+    last = torch.cumsum(graph.atoms_per_system, 0) - 1
+    order = last[graph.system] - index  # its own inverse
+    moved = replace(graph, positions=graph.positions[order], species=graph.species[order], edges=order[graph.edges])
+    return batch._replace(graph=moved, labels=batch.labels._replace(forces=batch.labels.forces[order]))
+
+
+def term(objective: Objective, batch: Batch, potential: Potential) -> Term:
+    """The objective on a batch, every pass made anew."""
+    return objective(batch, Evaluator(potential, stress=True))
+
+
+def gradient(objective: Objective, batch: Batch, potential: nn.Module) -> Tensor:
+    """(parameters,) derivative of the objective's sum, zero where it does not depend on a parameter."""
+    parameters = [parameter for parameter in potential.parameters() if parameter.requires_grad]
+    total = term(objective, batch, potential).total  # type: ignore[arg-type]
+    if not total.requires_grad:
+        return torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=total.dtype)
+    found = torch.autograd.grad(total, parameters, allow_unused=True)
+    filled = (torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
+    return torch.cat([part.reshape(-1) for part in filled])
+
+
+def _same(one: Tensor, other: Tensor, what: str) -> None:
+    torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE, msg=lambda text: f"{what}: {text}")
+
+
+def check_finite(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """Sum and gradient are finite, the gradient is not zero, and the count is positive."""
+    total, count = term(objective, join(singles), potential)  # type: ignore[arg-type]
+    assert total.shape == count.shape == (), "total and count must be scalars"
+    assert total.dtype == count.dtype == torch.float64, "total and count must be float64"
+    assert torch.isfinite(total), f"total is {total}"
+    assert count > 0, "nothing was counted"
+    slope = gradient(objective, join(singles), potential)
+    assert torch.isfinite(slope).all(), "the gradient is not finite"
+    assert slope.abs().max() > 0, "no gradient reaches the parameters"
+
+
+def check_composition(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """A batch gives the sum of its structures, in any order: totals, counts and gradients."""
+    for batch in (join(singles), join(singles[::-1])):
+        together = term(objective, batch, potential)  # type: ignore[arg-type]
+        apart = [term(objective, single, potential) for single in singles]  # type: ignore[arg-type]
+        _same(together.total, torch.stack([one.total for one in apart]).sum(), "batch against singles")
+        _same(together.count, torch.stack([one.count for one in apart]).sum(), "count of batch against singles")
+        slopes = torch.stack([gradient(objective, single, potential) for single in singles])
+        _same(gradient(objective, batch, potential), slopes.sum(0), "gradient of batch against singles")
+
+
+def check_translation(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """Nothing changes when structures are moved as a whole."""
+    batch = join(singles)
+    shift = torch.arange(3 * batch.graph.n_systems, dtype=torch.float64).reshape(-1, 3) / 7
+    moved = batch._replace(graph=batch.graph.displaced(shift[batch.graph.system]))
+    _same(term(objective, batch, potential).total, term(objective, moved, potential).total, "translation")  # type: ignore[arg-type]
+
+
+def check_permutation(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """The order of the atoms does not matter; objectives that draw a number for each atom are left out."""
+    if objective.reach > 0:
+        return
+    batch = join(singles)
+    one, other = (term(objective, which, potential) for which in (batch, reorder_atoms(batch)))  # type: ignore[arg-type]
+    _same(one.total, other.total, "permutation of atoms")
+
+
+def check_weight(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """The weight of a structure is a factor of its part of the sum and leaves the count alone."""
+    batch = join(singles)
+    heavier = batch._replace(labels=batch.labels._replace(weight=3 * batch.labels.weight))
+    one, other = (term(objective, which, potential) for which in (batch, heavier))  # type: ignore[arg-type]
+    _same(3 * one.total, other.total, "weights tripled")
+    _same(one.count, other.count, "count with weights tripled")
+
+
+def check_unlabelled(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """A structure without the labels in ``needs`` adds nothing: to the sum, to the count, to the gradient."""
+    if not objective.needs:
+        return
+    bare = [single._replace(labels=unlabelled(single.graph)) for single in singles]
+    total, count = term(objective, join(bare), potential)  # type: ignore[arg-type]
+    assert total == 0, f"no labels, but a total of {total}"
+    assert count == 0, f"no labels, but a count of {count}"
+    assert (gradient(objective, join(bare), potential) == 0).all(), "no labels, but a gradient"
+    beside = join([*singles, *bare])
+    _same(
+        term(objective, beside, potential).total, term(objective, join(singles), potential).total, "unlabelled beside"
+    )  # type: ignore[arg-type]
+    slopes = [gradient(objective, batch, potential) for batch in (beside, join(singles))]
+    _same(slopes[0], slopes[1], "gradient with unlabelled structures beside")
+
+
+def check_empty(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """No structures, as on a process that has run out of data: zero, not an error."""
+    total, count = term(objective, empty(singles[0]), potential)  # type: ignore[arg-type]
+    assert total == 0, f"no structures, but a total of {total}"
+    assert count == 0, f"no structures, but a count of {count}"
+
+
+CHECKS: tuple[Callable[[Objective, Sequence[Batch], nn.Module], None], ...] = (
+    check_finite,
+    check_composition,
+    check_translation,
+    check_permutation,
+    check_weight,
+    check_unlabelled,
+    check_empty,
+)
+"""Every check takes the objective, batches of one structure each, and a potential in float64."""

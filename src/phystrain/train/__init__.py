@@ -1,0 +1,1 @@
+"""The training run: stages, the one loop, checkpoints."""
