@@ -1,0 +1,1 @@
+"""Building blocks of networks. They know tensors and nothing of structures, files or training."""

@@ -81,17 +81,25 @@ class RepulsiveWall(nn.Module):
 
     def forward(self, distance: Float[Tensor, " edges"], pair: Int[Tensor, " edges"]) -> Float[Tensor, " edges"]:
         """(edges,) eV of pairs at ``distance`` (Å); ``pair`` indexes the tables."""
-        energy = screened_repulsion(distance, self.charges[pair], self.length[pair])
-        return energy * smooth_cutoff(distance, self.inner[pair], self.outer[pair])
+        near, distance_near, pair_near = self._near(distance, pair)
+        energy = screened_repulsion(distance_near, self.charges[pair_near], self.length[pair_near])
+        energy = energy * smooth_cutoff(distance_near, self.inner[pair_near], self.outer[pair_near])
+        return torch.zeros_like(distance).index_add(0, near, energy)
 
     def softened(self, distance: Float[Tensor, " edges"], pair: Int[Tensor, " edges"]) -> Float[Tensor, " edges"]:
         """(edges,) Å: ``distance`` where the wall is zero, constant where it is whole, smooth between.
 
         A function of this distance does not vary where the wall is whole, whatever its parameters: there the force
         along a pair is that of the nuclei, and no fit can turn it into an attraction. The derivative with respect to
-        ``distance`` is the quintic smoothstep, its integral 5/2 u^4 - 3 u^5 + u^6.
+        ``distance`` is the quintic smoothstep, its integral u^6 - 3 u^5 + 5/2 u^4.
         """
-        inner, outer = self.inner[pair], self.outer[pair]
-        u = ((distance - inner) / (outer - inner)).clamp(0, 1)
-        rise = u**4 * (u * (u - 3) + 2.5)
-        return torch.where(distance < outer, (inner + outer) / 2 + (outer - inner) * rise, distance)
+        near, distance_near, pair_near = self._near(distance, pair)
+        inner, outer = self.inner[pair_near], self.outer[pair_near]
+        u = ((distance_near - inner) / (outer - inner)).clamp(min=0)
+        soft = (inner + outer) / 2 + (outer - inner) * u**4 * (u * (u - 3) + 2.5)
+        return distance.index_add(0, near, soft - distance_near)
+
+    def _near(self, distance: Tensor, pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which pairs the wall concerns (hardly any, in most structures), their distances and pair indices."""
+        near = torch.nonzero(distance.detach() < self.outer[pair]).squeeze(1)
+        return near, distance.index_select(0, near), pair[near]

@@ -4,7 +4,7 @@ One file is one kind. It holds a pydantic ``Config`` (fields, defaults, ``kind``
 method ``build(statistics)`` returns an ``nn.Module`` that is a :class:`phystrain.derive.Potential`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -14,7 +14,14 @@ from phystrain.statistics import Statistics
 
 
 class PotentialConfig(PluginConfig):
-    """Base of every potential's ``Config``."""
+    """Base of every potential's ``Config``.
+
+    Attributes:
+        trains_reference: whether reference energies are trained along, because the potential has no constant of its
+            own to take up what the references leave (class attribute; true for classical potentials).
+    """
+
+    trains_reference: ClassVar[bool] = False
 
     def build(self, statistics: Statistics) -> nn.Module:
         """Make the potential, its parameters drawn from torch's global generator.

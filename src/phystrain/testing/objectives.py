@@ -13,6 +13,7 @@ depends on its parameters and on distances; it should be in float64.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from ase import Atoms
@@ -92,15 +93,15 @@ def reorder_atoms(batch: Batch) -> Batch:
     return batch._replace(graph=moved, labels=batch.labels._replace(forces=batch.labels.forces[order]))
 
 
-def term(objective: Objective, batch: Batch, potential: Potential) -> Term:
+def term(objective: Objective, batch: Batch, potential: nn.Module) -> Term:
     """The objective on a batch, every pass made anew."""
-    return objective(batch, Evaluator(potential, stress=True))
+    return objective(batch, Evaluator(cast(Potential, potential), stress=True))
 
 
 def gradient(objective: Objective, batch: Batch, potential: nn.Module) -> Tensor:
     """(parameters,) derivative of the objective's sum, zero where it does not depend on a parameter."""
     parameters = [parameter for parameter in potential.parameters() if parameter.requires_grad]
-    total = term(objective, batch, potential).total  # type: ignore[arg-type]
+    total = term(objective, batch, potential).total
     if not total.requires_grad:
         return torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=total.dtype)
     found = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -114,7 +115,7 @@ def _same(one: Tensor, other: Tensor, what: str) -> None:
 
 def check_finite(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
     """Sum and gradient are finite, the gradient is not zero, and the count is positive."""
-    total, count = term(objective, join(singles), potential)  # type: ignore[arg-type]
+    total, count = term(objective, join(singles), potential)
     assert total.shape == count.shape == (), "total and count must be scalars"
     assert total.dtype == count.dtype == torch.float64, "total and count must be float64"
     assert torch.isfinite(total), f"total is {total}"
@@ -127,8 +128,8 @@ def check_finite(objective: Objective, singles: Sequence[Batch], potential: nn.M
 def check_composition(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
     """A batch gives the sum of its structures, in any order: totals, counts and gradients."""
     for batch in (join(singles), join(singles[::-1])):
-        together = term(objective, batch, potential)  # type: ignore[arg-type]
-        apart = [term(objective, single, potential) for single in singles]  # type: ignore[arg-type]
+        together = term(objective, batch, potential)
+        apart = [term(objective, single, potential) for single in singles]
         _same(together.total, torch.stack([one.total for one in apart]).sum(), "batch against singles")
         _same(together.count, torch.stack([one.count for one in apart]).sum(), "count of batch against singles")
         slopes = torch.stack([gradient(objective, single, potential) for single in singles])
@@ -140,7 +141,7 @@ def check_translation(objective: Objective, singles: Sequence[Batch], potential:
     batch = join(singles)
     shift = torch.arange(3 * batch.graph.n_systems, dtype=torch.float64).reshape(-1, 3) / 7
     moved = batch._replace(graph=batch.graph.displaced(shift[batch.graph.system]))
-    _same(term(objective, batch, potential).total, term(objective, moved, potential).total, "translation")  # type: ignore[arg-type]
+    _same(term(objective, batch, potential).total, term(objective, moved, potential).total, "translation")
 
 
 def check_permutation(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
@@ -148,7 +149,7 @@ def check_permutation(objective: Objective, singles: Sequence[Batch], potential:
     if objective.reach > 0:
         return
     batch = join(singles)
-    one, other = (term(objective, which, potential) for which in (batch, reorder_atoms(batch)))  # type: ignore[arg-type]
+    one, other = (term(objective, which, potential) for which in (batch, reorder_atoms(batch)))
     _same(one.total, other.total, "permutation of atoms")
 
 
@@ -156,7 +157,7 @@ def check_weight(objective: Objective, singles: Sequence[Batch], potential: nn.M
     """The weight of a structure is a factor of its part of the sum and leaves the count alone."""
     batch = join(singles)
     heavier = batch._replace(labels=batch.labels._replace(weight=3 * batch.labels.weight))
-    one, other = (term(objective, which, potential) for which in (batch, heavier))  # type: ignore[arg-type]
+    one, other = (term(objective, which, potential) for which in (batch, heavier))
     _same(3 * one.total, other.total, "weights tripled")
     _same(one.count, other.count, "count with weights tripled")
 
@@ -166,21 +167,21 @@ def check_unlabelled(objective: Objective, singles: Sequence[Batch], potential: 
     if not objective.needs:
         return
     bare = [single._replace(labels=unlabelled(single.graph)) for single in singles]
-    total, count = term(objective, join(bare), potential)  # type: ignore[arg-type]
+    total, count = term(objective, join(bare), potential)
     assert total == 0, f"no labels, but a total of {total}"
     assert count == 0, f"no labels, but a count of {count}"
     assert (gradient(objective, join(bare), potential) == 0).all(), "no labels, but a gradient"
     beside = join([*singles, *bare])
     _same(
         term(objective, beside, potential).total, term(objective, join(singles), potential).total, "unlabelled beside"
-    )  # type: ignore[arg-type]
+    )
     slopes = [gradient(objective, batch, potential) for batch in (beside, join(singles))]
     _same(slopes[0], slopes[1], "gradient with unlabelled structures beside")
 
 
 def check_empty(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
     """No structures, as on a process that has run out of data: zero, not an error."""
-    total, count = term(objective, empty(singles[0]), potential)  # type: ignore[arg-type]
+    total, count = term(objective, empty(singles[0]), potential)
     assert total == 0, f"no structures, but a total of {total}"
     assert count == 0, f"no structures, but a count of {count}"
 

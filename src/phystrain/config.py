@@ -1,0 +1,284 @@
+"""The run file: every setting with its default, checked before anything starts.
+
+``load`` reads the YAML file, applies overrides by dotted path and answers mistakes with the nearest right name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from phystrain import registry
+from phystrain.errors import UserError
+from phystrain.files import write_text
+
+
+def _named(settings: Any) -> Any:
+    """``{"pitc": {...}}`` to ``{"pitc": {"kind": "pitc", ...}}``: an objective's name is its kind unless it says so."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: {"kind": name, **(value or {})} if isinstance(value, dict | None) else value
+        for name, value in settings.items()
+    }
+
+
+AnyPotential = registry.union("potentials")
+AnyAugmentation = registry.union("augment")
+Objectives = Annotated[dict[str, registry.union("objectives")], BeforeValidator(_named)]  # type: ignore[misc]
+Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(_named)]  # type: ignore[misc]
+
+
+class Section(BaseModel):
+    """Base of every part of the run file: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class KeysConfig(Section):
+    """Names of the labels in the files, where they are not the usual ones."""
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    weight: str | None = None
+
+
+class DataConfig(Section):
+    """The labelled structures."""
+
+    train: str | list[str] = Field(description="file or files with labelled structures")
+    valid: str | None = Field(None, description="file of validation structures; else a fraction of train is kept back")
+    test: str | None = Field(None, description="file of test structures, never trained on")
+    valid_fraction: float = Field(0.1, ge=0, lt=1, description="part of train kept back for validation")
+    group_by: str | None = Field(None, description="info key whose groups are never split between train and valid")
+    use: int | None = Field(None, gt=0, description="use only this many structures of train, drawn at random by seed")
+    keys: KeysConfig = KeysConfig()
+    reference_energies: Literal["auto", "isolated", "fit", "zero"] | dict[str, float] = Field(
+        "auto", description="energies of isolated atoms, eV: given by element, from isolated frames, or fitted"
+    )
+
+
+class StageData(Section):
+    """Structures that a stage makes for itself."""
+
+    augment: AnyAugmentation | list[AnyAugmentation] = Field(description="how structures are made from train")
+    label_by: str | dict[str, Any] = Field(
+        description="teacher: a stage, a model file or run folder, or {calculator: module:attribute, ...}"
+    )
+
+
+class Replay(Section):
+    """Teacher labels that stay in the loss, so that what pretraining taught is not forgotten."""
+
+    stage: str = Field(description="stage whose data are replayed")
+    weight: float = Field(0.03, ge=0, description="factor of that stage's loss")
+    batch_size: int | None = Field(None, gt=0, description="structures a step; those of the stage if not given")
+
+
+class Optimiser(Section):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    amsgrad: bool = False
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
+    final: float = Field(0.01, ge=0, le=1, description="learning rate at the end of the cosine, as a fraction")
+    patience: int = Field(10, gt=0, description="validations without gain before the plateau schedule lowers the rate")
+    factor: float = Field(0.8, gt=0, lt=1, description="by which the plateau schedule lowers the rate")
+    minimum: float = Field(1e-6, ge=0, description="lowest rate of the plateau schedule")
+    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient")
+
+
+class EarlyStopping(Section):
+    """Stop when the validation metric no longer falls."""
+
+    patience: int = Field(20, gt=0, description="validations without gain before the stage ends")
+    minimum_gain: float = Field(0.0, ge=0, description="relative gain that counts")
+
+
+class Stage(Section):
+    """One training: what is trained, on what, with which loss, for how long."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
+    potential: AnyPotential | None = Field(None, description="what is trained; the run's potential if not given")
+    init_from: str | None = Field(None, description="stage or model file whose weights are the start")
+    data: StageData | None = Field(None, description="made structures; the labelled ones if not given")
+    replay: Replay | None = None
+    objectives: Objectives = Field(description="terms of the loss by kind")
+    epochs: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0, description="steps of the optimiser; instead of epochs")
+    batch_size: int = Field(4, gt=0)
+    optimiser: Optimiser = Optimiser()
+    average: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights a step; 0 turns averaging off")
+    validate_every: int = Field(0, ge=0, description="steps between validations; 0 means about fifty a stage")
+    metric: str = Field("loss", description="validation figure that selects the best weights")
+    select: Literal["best", "last"] = Field("best", description="weights that the stage hands on")
+    early_stopping: EarlyStopping | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Stage":
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"stage {self.name}: give either epochs or steps")
+        if not self.objectives:
+            raise ValueError(f"stage {self.name}: objectives is empty")
+        return self
+
+
+class Reliability(Section):
+    """The tests after training; see ``phystrain audit``."""
+
+    temperatures: list[float] = Field([300.0], description="K, the temperature of the training data first")
+    replicas: int = Field(4, gt=0)
+    picoseconds: float = Field(2.0, gt=0)
+    timestep: float = Field(1.0, gt=0, description="fs")
+    tests: Tests | None = Field(None, description="tests by kind with their settings; all of them if not given")
+    enabled: bool = True
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    potential: AnyPotential
+    data: DataConfig
+    stages: list[Stage] = Field(min_length=1)
+    reliability: Reliability = Reliability()
+    seed: int = Field(0, ge=0)
+    precision: Literal["float32", "float64"] = "float32"
+    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    processes: int = Field(1, gt=0, description="processes or GPUs that share every batch")
+    checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 saves after every step")
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> "RunConfig":
+        seen: list[str] = []
+        for stage in self.stages:
+            if stage.name in seen:
+                raise ValueError(f"two stages are called {stage.name!r}; give each its own name")
+            if stage.replay and stage.replay.stage not in seen:
+                raise ValueError(
+                    f"stage {stage.name}: replay of {stage.replay.stage!r}, which is no earlier stage: "
+                    f"{registry.did_you_mean(stage.replay.stage, seen)}"
+                )
+            seen.append(stage.name)
+        return self
+
+
+def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:
+    """Read and check a run file.
+
+    Args:
+        path: YAML file.
+        overrides: ``path.to.field=value``; stages by name or number, values as YAML.
+
+    Raises:
+        UserError: no such file, bad YAML, or a wrong setting; the message gives the place and the mend.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such run file: {path}. 'phystrain init DATA' writes one.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} does not hold settings; 'phystrain init DATA' writes a run file to start from.")
+    for override in overrides:
+        _override(settings, override)
+    return check(settings, str(path))
+
+
+def check(settings: dict[str, Any], where: str = "run file") -> RunConfig:
+    """Check settings given as plain data.
+
+    Raises:
+        UserError: the first mistake, with its place and the mend.
+    """
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, RunConfig)}") from error
+
+
+def save(config: RunConfig, path: Path | str) -> None:
+    """Write the resolved settings, defaults included."""
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    dotted, equals, value = override.partition("=")
+    if not equals:
+        raise UserError(f"override {override!r} has no '=': write path.to.field=value")
+    *parents, last = dotted.split(".")
+    place: Any = settings
+    for part in parents:
+        place = _enter(place, part, dotted)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {override!r}: the value is not valid YAML") from error
+    if isinstance(place, list):
+        place[place.index(_enter(place, last, dotted))] = parsed
+    else:
+        place[last] = parsed
+
+
+def _enter(place: Any, part: str, dotted: str) -> Any:
+    """One step of a dotted path: a field, or an entry of a list by its name or number."""
+    if isinstance(place, list):
+        for number, entry in enumerate(place):
+            if part == str(number) or (isinstance(entry, dict) and entry.get("name") == part):
+                return entry
+        names = [str(entry.get("name", number)) for number, entry in enumerate(place) if isinstance(entry, dict)]
+        raise UserError(f"override {dotted}: no entry {part!r}; {registry.did_you_mean(part, names)}")
+    if not isinstance(place, dict):
+        raise UserError(f"override {dotted}: {part!r} is not inside a group of settings")
+    if not isinstance(place.get(part), dict | list):
+        place[part] = {}
+    return place[part]
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first mistake of a validation error in one line, with the nearest right name."""
+    first = error.errors()[0]
+    location = first["loc"]
+    place = ".".join(str(part) for part in location)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    match first["type"]:
+        case "extra_forbidden":
+            fields = _fields(model, location[:-1])
+            return f"unknown field {place!r}: {registry.did_you_mean(str(location[-1]), fields)}{more}"
+        case "union_tag_invalid":
+            choices = [tag.strip(" '") for tag in first["ctx"]["expected_tags"].split(",")]
+            return f"{place}: unknown kind {first['ctx']['tag']!r}: {registry.did_you_mean(first['ctx']['tag'], choices)}{more}"
+        case "union_tag_not_found":
+            return f"{place}: a 'kind' is missing{more}"
+        case "missing":
+            return f"field {place!r} is missing{more}"
+        case "value_error":
+            return f"{first['msg'].removeprefix('Value error, ')}{more}"
+    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{more}"
+
+
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Names of the fields at a place in the settings."""
+    candidates: list[type[BaseModel]] = [model]
+    for part in location:
+        tagged = [m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        inner = [
+            found
+            for candidate in candidates
+            if part in candidate.model_fields
+            for found in _models(candidate.model_fields[str(part)].annotation)
+        ]
+        candidates = tagged or inner or candidates
+    return tuple(dict.fromkeys(name for candidate in candidates for name in candidate.model_fields))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """Every pydantic class inside an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]

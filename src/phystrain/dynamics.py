@@ -1,0 +1,461 @@
+"""Molecular dynamics of many structures at once, with guards that stop each one when it becomes unphysical.
+
+All structures advance in one batch. Positions and velocities are held in float64; the potential works in its own
+precision. Random numbers of a structure are a function of its key, the atom and the step, so that a trajectory does
+not depend on what else is in the batch. A structure that fails leaves the batch and the others go faster.
+
+Integrators: velocity Verlet (Swope et al. 1982, doi:10.1063/1.442716) and Langevin dynamics in the BAOAB splitting
+(Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010).
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase.data import atomic_masses
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from phystrain import guards, noise
+from phystrain.data.structures import Floats, Structures, ragged
+from phystrain.derive import evaluate
+from phystrain.errors import UserError
+from phystrain.guards import Failure, Guards
+from phystrain.progress import bar
+from phystrain.units import BOLTZMANN, VELOCITY
+from phystrain.verlet_list import VerletList
+
+_START, _THERMOSTAT = 1, 2  # random streams
+_NOISE_BLOCK = 200_000  # random numbers made at a time
+_REPORT_EVERY = 0.2  # seconds between updates of the progress bar
+
+
+class Settings(BaseModel):
+    """How to run molecular dynamics."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ensemble: Literal["nvt", "nve"] = Field("nvt", description="nvt: Langevin thermostat; nve: constant energy")
+    temperature: float = Field(300.0, ge=0, description="K, of the thermostat and of the starting velocities")
+    timestep: float | None = Field(None, gt=0, description="fs; 1 fs if not given, 0.5 fs where there is hydrogen")
+    picoseconds: float = Field(10.0, gt=0, description="length of the run, ps")
+    friction: float = Field(0.01, gt=0, description="of the thermostat, 1/fs")
+    skin: float = Field(0.8, gt=0, description="reserve of the neighbour lists, Å")
+    record_interval: int = Field(20, ge=1, description="steps between records of energies and temperatures")
+    frame_interval: int | None = Field(None, ge=1, description="steps between stored positions; none if not given")
+    seed: int = Field(0, description="of the starting velocities and of the thermostat")
+    guards: Guards = Field(default_factory=Guards, description="when to stop a structure")
+    batch_atoms: int = Field(4000, ge=1, description="atoms that advance together; more runs are done one after another")
+
+    def step_of(self, species: npt.NDArray[np.int64]) -> float:
+        """fs for structures that hold these elements (atomic numbers)."""
+        if self.timestep is not None:
+            return self.timestep
+        return 0.5 if np.any(species == 1) else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """What happened to each structure.
+
+    Attributes:
+        settings: of the run, the time step filled in.
+        temperatures: (systems,) K, of the thermostat and the start.
+        steps: (systems,) step at which a guard stopped the structure, or the last one.
+        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, or ``None`` if it survived.
+        sentences: by structure: what was found and when; empty if it survived.
+        times: (records,) ps.
+        potential, kinetic: (records, systems) eV; not a number after a structure has been stopped.
+        temperature: (records, systems) K, of the atoms.
+        contact: (records, systems) shortest distance as a fraction of the sum of the two covalent radii.
+        final: the last frame of each structure: the failing one where a guard stopped it. ``info`` tells
+            ``failure``, ``time_ps`` and ``temperature_K``.
+        velocities: (atoms, 3) Å/fs, of the same frame.
+        frames: (frames, atoms, 3) Å, not wrapped, every ``frame_interval`` steps; ``None`` if not asked for.
+        seconds: wall time.
+    """
+
+    settings: Settings
+    temperatures: Floats
+    steps: npt.NDArray[np.int64]
+    reasons: tuple[str | None, ...]
+    sentences: tuple[str, ...]
+    times: Floats
+    potential: Floats
+    kinetic: Floats
+    temperature: Floats
+    contact: Floats
+    final: Structures
+    velocities: Floats
+    frames: Floats | None
+    seconds: float
+
+    @property
+    def survived(self) -> npt.NDArray[np.bool_]:
+        """(systems,) whether each structure reached the end."""
+        return np.array([reason is None for reason in self.reasons], dtype=bool)
+
+    @property
+    def picoseconds(self) -> Floats:
+        """(systems,) ps, time until a guard stopped the structure, or the length of the run."""
+        return np.asarray(self.steps * _timestep(self.settings) / 1000)
+
+    @property
+    def failing(self) -> Structures:
+        """The frames at which guards stopped structures: the next ones to label."""
+        return self.final.select(~self.survived)
+
+
+def replicate(structures: Structures, copies: int) -> Structures:
+    """Each structure ``copies`` times, one set after the other: structure ``i`` of copy ``c`` is ``c * n + i``."""
+    return structures.select(np.tile(np.arange(len(structures)), copies))
+
+
+def placement(potential: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device of a potential and the precision it computes in; float64 if it holds no single-precision number."""
+    device, dtype = torch.device("cpu"), torch.float64
+    for tensor in (*potential.parameters(), *potential.buffers()):
+        device = tensor.device
+        if tensor.is_floating_point() and tensor.dtype != torch.float64:
+            return device, tensor.dtype
+    return device, dtype
+
+
+def simulate(
+    potential: nn.Module,
+    structures: Structures,
+    settings: Settings,
+    *,
+    temperatures: npt.ArrayLike | None = None,
+    velocities: Floats | None = None,
+    keys: Sequence[int] | None = None,
+    description: str | None = None,
+) -> Trajectory:
+    """Run molecular dynamics of all structures side by side.
+
+    Args:
+        potential: a :class:`phystrain.derive.Potential`, on its device and in its precision.
+        structures: where to start; cells stay as they are.
+        settings: how to run.
+        temperatures: (systems,) K, in place of ``settings.temperature``.
+        velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
+        keys: (systems,) random stream of each structure; its number if not given.
+        description: shown beside a progress bar; no bar if not given.
+
+    Raises:
+        UserError: a starting position is not finite, or an element is unknown to the potential.
+    """
+    if not np.isfinite(structures.positions).all():
+        raise UserError("a starting structure has a position that is not finite: leave it out")
+    settings = settings.model_copy(update={"timestep": settings.step_of(structures.species)})
+    kelvin = np.full(len(structures), settings.temperature) if temperatures is None else np.asarray(temperatures, float)
+    key = np.arange(len(structures)) if keys is None else np.asarray(keys, dtype=np.int64)
+    groups = _groups(structures.sizes, settings.batch_atoms)
+    steps = _n_steps(settings)
+    parts = []
+    with bar() as display:
+        task = display.add_task(description or "", total=steps * len(groups), visible=description is not None, note="")
+        for number, group in enumerate(groups):
+            atoms = ragged(structures.offsets, group)
+            run = _Run(
+                potential,
+                structures.select(group),
+                settings,
+                kelvin[group],
+                None if velocities is None else velocities[atoms],
+                key[group],
+            )
+            shown = time.perf_counter()
+            for step in range(1, steps + 1):
+                if not run.running:
+                    break
+                run.advance(step)
+                if time.perf_counter() - shown > _REPORT_EVERY:
+                    shown = time.perf_counter()
+                    note = f"{run.running} of {len(group)} running"
+                    display.update(task, completed=number * steps + step, note=note)
+            parts.append(run.trajectory())
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+class _Run:
+    """The state of one batch; arrays over systems and atoms hold those that are still running.
+
+    ``numbers`` and ``places`` say where in the records a running structure and its atoms belong.
+    """
+
+    def __init__(
+        self,
+        potential: nn.Module,
+        structures: Structures,
+        settings: Settings,
+        temperatures: Floats,
+        velocities: Floats | None,
+        keys: npt.NDArray[np.int64],
+    ) -> None:
+        self._began = time.perf_counter()
+        self.potential, self.structures, self.settings = potential, structures, settings
+        self._kelvin_of_all = temperatures
+        device, dtype = placement(potential)
+        count, steps = len(structures), _n_steps(settings)
+        self.numbers = torch.arange(count, device=device)
+        self.places = torch.arange(len(structures.positions), device=device)
+        self.system = torch.from_numpy(structures.system).to(device)
+        self.positions = torch.from_numpy(structures.positions.copy()).to(device)
+        species = torch.from_numpy(structures.species).to(device)
+        self.masses = torch.from_numpy(atomic_masses[structures.species]).to(device)[:, None]
+        self.kelvin = torch.from_numpy(temperatures).to(device)
+        self.hottest = settings.guards.hottest(self.kelvin)
+        sizes = torch.from_numpy(structures.sizes).to(device)
+        # Langevin noise drives the centre of mass too; without it, total momentum stays zero
+        self.freedom = 3 * sizes.to(torch.float64) if settings.ensemble == "nvt" else (3.0 * sizes - 3).clamp(min=1)
+        atom = noise.index_in_system(self.system, sizes)
+        self.keys = noise.mix(torch.from_numpy(keys).to(device)[self.system], settings.seed, atom)
+        self.velocities = self._drawn() if velocities is None else torch.from_numpy(velocities.copy()).to(device)
+        self._noise, self._noise_from = self.velocities.new_empty(0, 0, 3), 0
+
+        self.neighbours = VerletList(
+            self.positions,
+            species,
+            self.system,
+            torch.from_numpy(structures.cell).to(device),
+            torch.from_numpy(structures.pbc).to(device),
+            max(potential.cutoff, guards.listing_radius(species, settings.guards)),
+            settings.skin,
+            dtype,
+        )
+        self._prepare_records(count, steps)
+        self.forces = torch.zeros_like(self.positions)
+        self.energy = torch.zeros_like(self.kelvin)
+        self.bonds: guards.Bonds | None = None
+        if settings.guards.bond_stretch is not None:
+            self.neighbours.graph(self.positions)
+            self.bonds = guards.find_bonds(self.neighbours)
+        self._last_temperature = torch.full_like(self.kelvin, torch.inf)
+        self._forces(0)
+        self._record(0)
+
+    @property
+    def running(self) -> int:
+        """How many structures have not been stopped."""
+        return len(self.numbers)
+
+    def advance(self, step: int) -> None:
+        """One time step; afterwards the guards."""
+        timestep = _timestep(self.settings) * VELOCITY  # velocities in sqrt(eV/u) inside this function
+        half = timestep / 2
+        velocities = self.velocities / VELOCITY + half * self.forces / self.masses
+        if self.settings.ensemble == "nve":
+            self.positions = self.positions + timestep * velocities
+        else:
+            keep = math.exp(-self.settings.friction * _timestep(self.settings))
+            spread = torch.sqrt((1 - keep * keep) * BOLTZMANN * self.kelvin)[self.system, None] / self.masses.sqrt()
+            self.positions = self.positions + half * velocities
+            velocities = keep * velocities + spread * self._random(step)
+            self.positions = self.positions + half * velocities
+        self.velocities = velocities * VELOCITY
+        self._forces(step)
+        self.velocities = self.velocities + VELOCITY * half * self.forces / self.masses
+        if self.running:
+            self._remove(guards.too_hot(self._temperature(), self.hottest), step)
+        if step % self.settings.record_interval == 0 and self.running:
+            self._record(step)
+        if self.settings.frame_interval and step % self.settings.frame_interval == 0:
+            self._frames.append(self._all_positions())
+
+    def _forces(self, step: int) -> None:
+        """Energies and forces at the present positions, of structures that the guards let pass."""
+        limits = self.settings.guards
+        graph = self.neighbours.graph(self.positions)
+        failures: dict[int, Failure] = {}
+        if self.bonds is not None and limits.bond_stretch is not None:
+            failures |= guards.stretched_bonds(self.bonds, self.positions, self.neighbours, limits.bond_stretch)
+        if limits.contact is not None:
+            failures |= guards.short_contacts(self.neighbours, limits.contact)
+        if failures:
+            self._remove(failures, step)
+            if not self.running:
+                return
+            graph = self.neighbours.graph(self.positions)
+        predicted = evaluate(self.potential, graph, ("energy", "forces"))
+        assert predicted.energy is not None and predicted.forces is not None  # noqa: PT018
+        self.energy, self.forces = predicted.energy, predicted.forces.to(torch.float64)
+        self._remove(guards.not_finite(self.energy, self.forces, self.system), step)
+
+    def _temperature(self) -> Float[Tensor, " systems"]:
+        return 2 * self._kinetic() / (BOLTZMANN * self.freedom)
+
+    def _kinetic(self) -> Float[Tensor, " systems"]:
+        twice = (self.velocities.square() * self.masses).sum(dim=1)
+        return torch.zeros_like(self.kelvin).index_add(0, self.system, twice) / (2 * VELOCITY**2)
+
+    def _drawn(self) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) Å/fs, Maxwell-Boltzmann, without net momentum in any structure."""
+        component = torch.arange(3, device=self.keys.device)
+        velocities = noise.normal(self.keys[:, None], _START, component)
+        velocities = velocities * torch.sqrt(BOLTZMANN * self.kelvin[self.system, None] / self.masses) * VELOCITY
+        momentum = velocities.new_zeros(self.running, 3).index_add(0, self.system, velocities * self.masses)
+        mass = velocities.new_zeros(self.running, 1).index_add(0, self.system, self.masses)
+        return velocities - (momentum / mass)[self.system]
+
+    def _random(self, step: int) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) standard normal numbers of a step; made for many steps at a time, which is much cheaper."""
+        if not self._noise_from <= step < self._noise_from + len(self._noise):
+            count = max(1, min(_NOISE_BLOCK // (3 * len(self.keys)), 64))
+            steps = torch.arange(step, step + count, device=self.keys.device)[:, None, None]
+            component = torch.arange(3, device=self.keys.device)
+            self._noise = noise.normal(self.keys[None, :, None], _THERMOSTAT, steps, component)
+            self._noise_from = step
+        return self._noise[step - self._noise_from]
+
+    def _remove(self, failures: dict[int, Failure], step: int) -> None:
+        """Freeze the structures that failed, keep their last frame, go on with the others."""
+        if not failures:
+            return
+        systems = torch.ones(self.running, dtype=torch.bool, device=self.system.device)
+        temperature = self._temperature()
+        for local, failure in failures.items():
+            systems[local] = False
+            number = int(self.numbers[local])
+            self._steps[number] = step
+            self._reasons[number] = failure.reason
+            picoseconds = step * _timestep(self.settings) / 1000
+            self._sentences[number] = f"{failure.finding} at {picoseconds:.3f} ps"
+            self._end_temperature[number] = float(temperature[local])
+        atoms = systems[self.system]
+        self._keep_frame(~atoms)
+        self._keep(atoms, systems)
+
+    def _keep(self, atoms: Bool[Tensor, " atoms"], systems: Bool[Tensor, " systems"]) -> None:
+        if self.bonds is not None:
+            self.bonds = self.bonds.keep(atoms)
+        if bool(systems.any()):
+            self.neighbours.keep(atoms, systems)
+        self.system = (torch.cumsum(systems, 0) - 1)[self.system[atoms]]
+        for name in ("places", "positions", "velocities", "forces", "masses", "keys"):
+            setattr(self, name, getattr(self, name)[atoms])
+        for name in ("numbers", "kelvin", "hottest", "freedom", "energy", "_last_temperature"):
+            setattr(self, name, getattr(self, name)[systems])
+        if self._noise.shape[1] == len(atoms):
+            self._noise = self._noise[:, atoms]
+
+    def _prepare_records(self, count: int, steps: int) -> None:
+        records = steps // self.settings.record_interval + 1
+        self._records = {
+            name: np.full((records, count), np.nan) for name in ("potential", "kinetic", "temperature", "contact")
+        }
+        self._steps = np.full(count, steps)
+        self._reasons: list[str | None] = [None] * count
+        self._sentences = [""] * count
+        self._end_temperature = np.full(count, np.nan)
+        self._end_positions = self.structures.positions.copy()
+        self._end_velocities = np.zeros_like(self._end_positions)
+        self._frames = [self._end_positions.copy()] if self.settings.frame_interval else []
+
+    def _record(self, step: int) -> None:
+        """Note energies and temperatures; check for a jump of the temperature since the last record."""
+        if not self.running:
+            return
+        row, columns = step // self.settings.record_interval, self.numbers.cpu().numpy()
+        kinetic, temperature = self._kinetic(), self._temperature()
+        contact = guards.closest_contacts(self.neighbours, self.running)
+        values = {"potential": self.energy, "kinetic": kinetic, "temperature": temperature, "contact": contact}
+        for name, value in values.items():
+            self._records[name][row, columns] = value.cpu().numpy()
+        if (jump := self.settings.guards.temperature_jump) is not None:
+            limit = jump * self._last_temperature.clamp(min=1.0)
+            self._last_temperature = temperature
+            self._remove(guards.too_hot(temperature, limit), step)
+
+    def _keep_frame(self, atoms: Bool[Tensor, " atoms"]) -> None:
+        places = self.places[atoms].cpu().numpy()
+        self._end_positions[places] = self.positions[atoms].cpu().numpy()
+        self._end_velocities[places] = self.velocities[atoms].cpu().numpy()
+
+    def _all_positions(self) -> Floats:
+        """(atoms, 3) Å, of the structures still running and of those that were stopped."""
+        positions = self._end_positions.copy()
+        positions[self.places.cpu().numpy()] = self.positions.cpu().numpy()
+        return positions
+
+    def trajectory(self) -> Trajectory:
+        """What happened; to be called at the end."""
+        if self.running:
+            self._keep_frame(torch.ones_like(self.places, dtype=torch.bool))
+            self._end_temperature[self.numbers.cpu().numpy()] = self._temperature().cpu().numpy()
+        steps = _n_steps(self.settings)
+        interval = self.settings.record_interval * _timestep(self.settings)
+        ended = [f"{value:.4f}" for value in self._steps * _timestep(self.settings) / 1000]
+        info = self.structures.info | {
+            "failure": np.array(self._sentences),
+            "time_ps": np.array(ended),
+            "temperature_K": np.array([f"{value:.0f}" for value in self._end_temperature]),
+        }
+        return Trajectory(
+            settings=self.settings,
+            temperatures=self._kelvin_of_all,
+            steps=self._steps,
+            reasons=tuple(self._reasons),
+            sentences=tuple(self._sentences),
+            times=np.arange(steps // self.settings.record_interval + 1) * interval / 1000,
+            **self._records,
+            final=replace(self.structures.without_labels(), positions=self._end_positions, info=info),
+            velocities=self._end_velocities,
+            frames=np.stack(self._padded_frames()) if self._frames else None,
+            seconds=time.perf_counter() - self._began,
+        )
+
+    def _padded_frames(self) -> list[Floats]:
+        """The stored frames, the last one repeated where every structure was stopped before the end."""
+        assert self.settings.frame_interval is not None
+        missing = _n_steps(self.settings) // self.settings.frame_interval + 1 - len(self._frames)
+        return self._frames + [self._end_positions] * missing
+
+
+def _timestep(settings: Settings) -> float:
+    assert settings.timestep is not None
+    return settings.timestep
+
+
+def _n_steps(settings: Settings) -> int:
+    return max(1, round(settings.picoseconds * 1000 / _timestep(settings)))
+
+
+def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[np.int64]]:
+    """Numbers of structures, consecutive, in groups of at most ``limit`` atoms or of one structure."""
+    groups: list[list[int]] = []
+    total = limit + 1
+    for number, size in enumerate(sizes.tolist()):
+        if total + size > limit:
+            groups.append([])
+            total = 0
+        groups[-1].append(number)
+        total += size
+    return [np.array(group, dtype=np.int64) for group in groups]
+
+
+def _joined(parts: Sequence[Trajectory]) -> Trajectory:
+    """Trajectories of groups as one."""
+    over_systems = {
+        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
+        for name in ("potential", "kinetic", "temperature", "contact")
+    }
+    return Trajectory(
+        settings=parts[0].settings,
+        temperatures=np.concatenate([part.temperatures for part in parts]),
+        steps=np.concatenate([part.steps for part in parts]),
+        reasons=sum((part.reasons for part in parts), ()),
+        sentences=sum((part.sentences for part in parts), ()),
+        times=parts[0].times,
+        **over_systems,
+        final=Structures.concatenate([part.final for part in parts]),
+        velocities=np.concatenate([part.velocities for part in parts]),
+        frames=None if parts[0].frames is None else np.concatenate([p.frames for p in parts if p.frames is not None], 1),
+        seconds=sum(part.seconds for part in parts),
+    )

@@ -1,0 +1,63 @@
+"""Radial bases: a distance as a vector of smooth functions of it. Finite at every distance, with all derivatives."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+RadialBasis = Literal["bessel", "gaussian"]
+"""Names of the bases, for settings."""
+
+SHORTEST = 1e-3
+"""Å. The Bessel functions are constant below: their derivatives divide by powers of the distance."""
+
+
+class Gaussian(nn.Module):
+    """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced by ``d`` from 0 to the cut-off.
+
+    Schütt et al. 2017, arXiv:1706.08566, section 4.2.
+
+    Args:
+        count: number of functions.
+        cutoff: Å.
+    """
+
+    centres: Tensor
+
+    def __init__(self, count: int, cutoff: float) -> None:
+        super().__init__()
+        self.register_buffer("centres", torch.linspace(0.0, cutoff, count), persistent=False)
+        self.width = cutoff / (count - 1)
+
+    def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
+        return torch.exp(-0.5 * ((distances[:, None] - self.centres) / self.width) ** 2)
+
+
+class Bessel(nn.Module):
+    """``sin(n pi r / cutoff) / r`` for ``n = 1 ... count``.
+
+    Gasteiger, Groß, Günnemann 2020, arXiv:2003.03123, equation 7, without the constant factor, as in
+    Schütt, Unke, Gastegger 2021, arXiv:2102.03150.
+
+    Args:
+        count: number of functions.
+        cutoff: Å.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, count: int, cutoff: float) -> None:
+        super().__init__()
+        frequencies = torch.arange(1, count + 1, dtype=torch.get_default_dtype()) * (math.pi / cutoff)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
+        r = distances.clamp(min=SHORTEST)[:, None]
+        return torch.sin(self.frequencies * r) / r
+
+
+def radial_basis(kind: RadialBasis, count: int, cutoff: float) -> nn.Module:
+    """The basis of that name; a module from (edges,) Å to (edges, count)."""
+    return Bessel(count, cutoff) if kind == "bessel" else Gaussian(count, cutoff)

@@ -1,0 +1,73 @@
+"""What all networks share: common settings, presets, the energy unit, and trimming of over-long neighbour lists."""
+
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from phystrain.graph import AtomGraph
+from phystrain.layers.cutoffs import Envelope
+from phystrain.layers.radial import RadialBasis
+from phystrain.potentials import PotentialConfig
+from phystrain.statistics import Statistics
+
+TRIM_RATIO = 1.15
+"""A neighbour list that reaches further than this many cut-offs is shortened: cheaper than carrying the zeros."""
+
+
+class NetworkConfig(PotentialConfig):
+    """Settings that networks have in common.
+
+    A preset replaces defaults; fields that are given beside it win.
+    """
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    preset: str = Field("", description="name of a published set of sizes that replaces the defaults")
+    channels: int = Field(64, ge=1, description="features of an atom")
+    layers: int = Field(2, ge=1, description="rounds of messages")
+    cutoff: float = Field(5.0, gt=0, description="Å, radius of the neighbourhood")
+    envelope: Envelope = Field(
+        "polynomial", description="decay of a message at the cut-off: twice (polynomial) or once (cosine) differentiable"
+    )
+    radial_basis: RadialBasis = Field("bessel", description="functions of the distance that filters are made from")
+    radial_count: int = Field(20, ge=2, description="number of these functions")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("preset"):
+            return values
+        if values["preset"] not in cls.presets:
+            raise ValueError(f"unknown preset {values['preset']!r}; choose from {', '.join(cls.presets) or 'none'}")
+        return {**cls.presets[values["preset"]], **values}
+
+
+class EnergyUnit(nn.Module):
+    """From the numbers of a network, of order one, to eV: ``scale * x + shift``.
+
+    The scale is that of the forces over 1 Å, because forces decide how steep the energy must be; the shift is the
+    mean energy of an atom after the references. Both are stored with the weights, so weights keep their meaning.
+
+    Args:
+        statistics: of the training data.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(statistics.force_rms, dtype=torch.get_default_dtype()))
+        self.register_buffer("shift", torch.tensor(statistics.energy_mean, dtype=torch.get_default_dtype()))
+
+    def forward(self, numbers: Float[Tensor, " atoms"]) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        return self.scale * numbers + self.shift
+
+
+def trimmed(graph: AtomGraph, cutoff: float) -> AtomGraph:
+    """``graph`` without most of the edges that a network with this cut-off (Å) gives weight zero."""
+    return graph.within(cutoff) if graph.cutoff > TRIM_RATIO * cutoff else graph

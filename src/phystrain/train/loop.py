@@ -1,0 +1,247 @@
+"""The one training loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from phystrain.config import Stage
+from phystrain.data.graphs import GraphStore
+from phystrain.data.loader import Loader, in_order
+from phystrain.errors import UserError
+from phystrain.objectives import Objective
+from phystrain.progress import bar
+from phystrain.saving import read_state, write_state
+from phystrain.train.log import Metrics
+from phystrain.train.optimisation import LearningRate, average_of, make_optimiser
+from phystrain.train.step import TrainingStep
+from phystrain.train.validation import validate
+
+VALIDATIONS = 50
+
+
+class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
+    """Training was asked to stop; a checkpoint has been written."""
+
+
+@dataclass
+class Material:
+    """What a stage trains on.
+
+    Attributes:
+        train: structures of the loss.
+        valid: held-out structures, or ``None``.
+        replay: replayed structures, their terms and their factor, or ``None``.
+    """
+
+    train: Loader
+    valid: GraphStore | None = None
+    replay: tuple[Loader, Mapping[str, Objective], float] | None = None
+
+
+class Training:
+    """A stage in progress: the potential, its averaged weights, the optimiser and where they stand.
+
+    Args:
+        potential: what is trained, on the right device and in the right precision.
+        stage: settings.
+        material: what it is trained on.
+        fabric: device, precision and processes.
+        checkpoints: folder of ``last`` and ``best``; ``None`` writes none.
+        metrics: where validation figures go.
+        checkpoint_seconds: time between checkpoints.
+        should_stop: asked after every step.
+    """
+
+    def __init__(
+        self,
+        potential: nn.Module,
+        stage: Stage,
+        material: Material,
+        fabric: Fabric,
+        *,
+        metrics: Metrics,
+        checkpoints: Path | None = None,
+        checkpoint_seconds: float = 20.0,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._stage, self._material, self._fabric = stage, material, fabric
+        self._metrics, self._checkpoints = metrics, checkpoints
+        self._checkpoint_seconds, self._should_stop = checkpoint_seconds, should_stop
+        self.steps = stage.steps or (stage.epochs or 1) * material.train.steps_per_epoch
+        self._every = stage.validate_every or max(1, self.steps // VALIDATIONS)
+        self._potential = potential
+        self._dtype = next((p.dtype for p in potential.parameters()), torch.float32)
+        replay = material.replay
+        step = TrainingStep(potential, stage.objectives, replay[1] if replay else None, replay[2] if replay else 0.0)
+        self._optimiser = make_optimiser(potential, stage.optimiser)
+        self._averaged = average_of(potential, stage.average) if stage.average else None
+        self._module, self._fabric_optimiser = fabric.setup(step, self._optimiser)
+        self._rate = LearningRate(stage.optimiser, self.steps)
+        self.step = 0
+        self._seconds = 0.0
+        self._best = {"metric": math.inf, "step": -1, "waited": 0}
+        self._best_weights: dict[str, Tensor] = {}
+
+    def run(self) -> dict[str, Tensor]:
+        """Train to the end.
+
+        Returns:
+            The state of the weights that the stage hands on: averaged if the stage averages, of the best validation
+            if the stage selects by it.
+
+        Raises:
+            Interrupted: asked to stop; the checkpoint allows to go on.
+            UserError: the loss is no longer finite.
+        """
+        self._resume()
+        started = saved = time.monotonic()
+        means: dict[str, Tensor] = {}
+        with bar() as display:
+            task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
+            while self.step < self.steps and not self._finished_early():
+                loss, means = self._one_step()
+                self.step += 1
+                display.advance(task)
+                if self.step % self._every == 0 or self.step == self.steps:
+                    elapsed = self._seconds + time.monotonic() - started
+                    display.update(task, note=self._validate(loss, means, elapsed))
+                now = time.monotonic()
+                stop = self._should_stop()
+                if stop or now - saved >= self._checkpoint_seconds:
+                    self._save(self._seconds + now - started)
+                    saved = now
+                if stop:
+                    raise Interrupted
+        use_best = self._stage.select == "best" and self._best_weights
+        return self._best_weights if use_best else self._current()
+
+    def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
+        material, device = self._material, self._fabric.device
+        for group in self._optimiser.param_groups:
+            group["lr"] = self._rate.at(self.step)
+        batch = material.train.batch(self.step).to(device)
+        replayed = material.replay[0].batch(self.step).to(device) if material.replay else None
+        self._module.train()
+        loss, means = self._module(batch, replayed)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"stage {self._stage.name}: the loss is not finite at step {self.step}. "
+                f"Lower its learning_rate, or look for odd structures with 'phystrain check'."
+            )
+        self._fabric_optimiser.zero_grad()
+        self._fabric.backward(loss)
+        if self._stage.optimiser.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._potential.parameters(), self._stage.optimiser.clip)
+        self._fabric_optimiser.step()
+        if self._averaged is not None:
+            self._averaged.update_parameters(self._potential)
+        return loss, means
+
+    def _current(self) -> dict[str, Tensor]:
+        """The weights as they would be handed on now."""
+        source = self._potential if self._averaged is None else self._averaged.module
+        return {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
+
+    def _validate(self, loss: Tensor, means: dict[str, Tensor], seconds: float) -> str:
+        stage, fabric = self._stage, self._fabric
+        row: dict[str, Any] = {
+            "stage": stage.name,
+            "step": self.step,
+            "epoch": round(self.step / self._material.train.steps_per_epoch, 3),
+            "seconds": round(seconds, 2),
+            "learning_rate": self._rate.at(self.step - 1),
+            "loss": sum(objective.weight * float(means[name]) for name, objective in stage.objectives.items()),
+            **{f"train_{name}": float(mean) for name, mean in means.items()},
+        }
+        if self._material.valid is not None:
+            potential = self._potential if self._averaged is None else self._averaged.module
+            potential.eval()
+            batches = in_order(self._material.valid, 2 * stage.batch_size, fabric.global_rank, fabric.world_size)
+            figures = validate(potential, self._material.valid, batches, stage.objectives, fabric.device, self._dtype)
+            row |= {f"valid_{name}": value for name, value in figures.items()}
+            if stage.metric not in figures:
+                raise UserError(
+                    f"stage {stage.name}: metric {stage.metric!r} is not among the validation figures: "
+                    f"{', '.join(figures)}"
+                )
+            self._judge(figures)
+        self._metrics.add(row)
+        return "  ".join(f"{name.removeprefix('valid_')} {value:.4g}" for name, value in row.items() if "mae" in name)
+
+    def _judge(self, figures: dict[str, float]) -> None:
+        figure = figures[self._stage.metric]
+        stopping = self._stage.early_stopping
+        self._rate.validated(figures["loss"])
+        needed = self._best["metric"] * (1 - (stopping.minimum_gain if stopping else 0.0))
+        self._best["waited"] = 0 if figure < needed else self._best["waited"] + 1
+        if figure < self._best["metric"]:
+            self._best.update(metric=figure, step=self.step)
+            self._best_weights = self._current()
+
+    def _finished_early(self) -> bool:
+        stopping = self._stage.early_stopping
+        return stopping is not None and self._best["waited"] >= stopping.patience
+
+    def _save(self, seconds: float) -> None:
+        """Write ``last``: everything that the next step depends on."""
+        if self._checkpoints is None or not self._fabric.is_global_zero:
+            return
+        tensors = {f"model.{name}": tensor for name, tensor in self._potential.state_dict().items()}
+        if self._averaged is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self._averaged.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best_weights.items()}
+        state = self._optimiser.state_dict()["state"]
+        tensors |= {f"optimiser.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
+        # Tensors that share memory cannot be stored under two names.
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        rate = {"plateau": self._rate.plateau, "best": _finite(self._rate.best), "waited": self._rate.waited}
+        best = self._best | {"metric": _finite(self._best["metric"])}
+        header = {
+            "type": "checkpoint",
+            "stage": self._stage.name,
+            "step": self.step,
+            "seconds": seconds,
+            "rate": rate,
+            "best": best,
+        }
+        write_state(self._checkpoints / "last.safetensors", tensors, header)
+
+    def _resume(self) -> None:
+        """Take up the checkpoint of this stage, if there is one."""
+        path = None if self._checkpoints is None else self._checkpoints / "last.safetensors"
+        if path is None or not path.is_file():
+            return
+        tensors, header = read_state(path)
+        if header.get("stage") != self._stage.name:
+            return
+        self._potential.load_state_dict(_part(tensors, "model."))
+        if self._averaged is not None:
+            self._averaged.load_state_dict(_part(tensors, "average."))
+        self._best_weights = _part(tensors, "best.")
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, "optimiser.").items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = tensor
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": entries})
+        self.step, self._seconds = header["step"], header["seconds"]
+        rate, best = header["rate"], header["best"]
+        self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
+        self._rate.best = math.inf if rate["best"] is None else rate["best"]
+        self._best = best | {"metric": math.inf if best["metric"] is None else best["metric"]}
+        self._metrics.cut(self._stage.name, self.step)
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

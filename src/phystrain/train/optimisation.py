@@ -1,0 +1,65 @@
+"""The optimiser, its learning rate and the averaged weights."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from phystrain.config import Optimiser
+
+
+def make_optimiser(potential: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
+    """AdamW over the parameters that are trained."""
+    trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(
+        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, amsgrad=settings.amsgrad
+    )
+
+
+class LearningRate:
+    """The learning rate of each step: a function of the step alone, times the plateau's factor.
+
+    Attributes:
+        plateau: factor that the plateau schedule has reached.
+        best: lowest validation loss that the plateau schedule has seen.
+        waited: validations since then.
+    """
+
+    def __init__(self, settings: Optimiser, steps: int) -> None:
+        self._settings, self._steps = settings, steps
+        self.plateau, self.best, self.waited = 1.0, math.inf, 0
+
+    def at(self, step: int) -> float:
+        """Rate of a step, counted from 0."""
+        settings = self._settings
+        rate = settings.learning_rate * min(1.0, (step + 1) / (settings.warmup + 1))
+        if settings.schedule == "cosine":
+            done = max(0, step - settings.warmup) / max(1, self._steps - settings.warmup)
+            rate *= settings.final + (1 - settings.final) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+        elif settings.schedule == "plateau":
+            rate = max(rate * self.plateau, min(rate, settings.minimum))
+        return rate
+
+    def validated(self, loss: float) -> None:
+        """Tell the plateau schedule of a validation."""
+        if loss < self.best:
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > self._settings.patience:
+            self.plateau, self.waited = self.plateau * self._settings.factor, 0
+
+
+def average_of(potential: nn.Module, decay: float) -> AveragedModel:
+    """Exponentially averaged weights, whose memory grows with the number of steps up to ``decay``.
+
+    A fixed decay of 0.999 would still remember the random start after a thousand steps, which is a whole run here.
+    """
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averaged, current, 1 - kept)
+
+    return AveragedModel(potential, multi_avg_fn=update)

@@ -1,0 +1,349 @@
+"""A run: all stages in order, in a folder that can be resumed."""
+
+import json
+import platform
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning_fabric import Fabric
+from torch import nn
+
+import phystrain
+from phystrain import config as run_file
+from phystrain.allocator import keep_memory
+from phystrain.augment._relabel import align, load_teacher, relabel
+from phystrain.config import RunConfig, Stage
+from phystrain.data.graphs import GraphStore
+from phystrain.data.loader import Loader
+from phystrain.data.structures import Structures
+from phystrain.errors import UserError
+from phystrain.files import write_text
+from phystrain.potentials import build
+from phystrain.saving import load_model, save_model
+from phystrain.statistics import Statistics
+from phystrain.train.log import Log, Metrics
+from phystrain.train.loop import Material, Training
+from phystrain.train.material import Labelled, load_labelled, need_labels, reserve
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Run:
+    """A run folder and what happens in it.
+
+    Args:
+        config: settings, checked.
+        folder: where everything is written; made if need be.
+        base: folder that relative paths in the settings start from.
+        restart: forget what is in the folder.
+        say: told what happens, line by line.
+
+    Raises:
+        UserError: the folder holds a run with other settings.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path | str,
+        *,
+        base: Path | str = ".",
+        restart: bool = False,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.config, self.folder, self.base = config, Path(folder), Path(base)
+        keep_memory()
+        devices = config.processes
+        accelerator = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+        self._fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+        self._fabric.launch()
+        first = self._fabric.is_global_zero
+        if first:
+            _prepare(self.folder, config, restart)
+        self._fabric.barrier()
+        self._log = Log(self.folder / "train.log" if first else None, say if first else None)
+        self._metrics = Metrics(self.folder / "metrics.csv" if first else None)
+        self._labelled: Labelled | None = None
+
+    @property
+    def labelled(self) -> Labelled:
+        """The labelled structures, read on first use."""
+        if self._labelled is None:
+            bare = getattr(self.config.potential, "cutoff", 5.0)
+            self._labelled = load_labelled(
+                self.config.data, cutoff=bare, seed=self.config.seed, base=self.base, say=self._log
+            )
+            for stage in self.config.stages:
+                if stage.data is None:
+                    need_labels(stage, stage.objectives, self._labelled.train, "data.train")
+        return self._labelled
+
+    def train(self) -> Path:
+        """Train every stage that is not finished yet.
+
+        Returns:
+            The final model file.
+
+        Raises:
+            UserError: a mistake in settings or data.
+            Interrupted: stopped by a signal; the same command goes on from there.
+        """
+        final = self.folder / "model" / "model.safetensors"
+        if final.is_file():
+            return final
+        labelled = self.labelled
+        if self._fabric.is_global_zero:
+            self._record(labelled)
+        with _stop_on_signal() as should_stop:
+            for stage in self.config.stages:
+                if not self._model_file(stage.name).is_file():
+                    self._train_stage(stage, should_stop)
+                self._fabric.barrier()
+        if self._fabric.is_global_zero:
+            shutil.copyfile(self._model_file(self.config.stages[-1].name), final.with_suffix(".part"))
+            final.with_suffix(".part").replace(final)
+            (self.folder / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
+        self._fabric.barrier()
+        return final
+
+    def _model_file(self, stage: str) -> Path:
+        return self.folder / "model" / f"{stage}.safetensors"
+
+    def _train_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> None:
+        config, statistics = self.config, self.labelled.statistics
+        dtype = DTYPES[config.precision]
+        torch.manual_seed(config.seed)
+        potential, settings = self._start(stage, statistics)
+        potential = potential.to(dtype)
+        train, valid = self._structures(stage)
+        potential = potential.to(self._fabric.device)
+        material = self._material(stage, potential, train, valid, dtype)
+        if getattr(potential, "terms", None) is not None and _trains_reference(settings):
+            _align_reference(potential, material, statistics)
+        training = Training(
+            potential,
+            stage,
+            material,
+            self._fabric,
+            metrics=self._metrics,
+            checkpoints=self.folder / "checkpoints",
+            checkpoint_seconds=config.checkpoint_seconds,
+            should_stop=should_stop,
+        )
+        count = sum(parameter.numel() for parameter in potential.parameters())
+        self._log(
+            f"stage {stage.name}: {settings['terms']['model']['kind']}, {count:,} parameters, "
+            f"{len(train)} structures, {training.steps} steps"
+        )
+        weights = training.run()
+        if self._fabric.is_global_zero:
+            potential.load_state_dict(weights)
+            meta = {
+                "stage": stage.name,
+                "seed": config.seed,
+                "data": self.labelled.train.digest(),
+                "temperatures": config.reliability.temperatures,
+                "version": phystrain.__version__,
+            }
+            save_model(self._model_file(stage.name), potential, settings, statistics, meta)
+            figures = {k.removeprefix("valid_"): v for k, v in self._metrics.rows[-1].items() if "mae" in k}
+            errors = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
+            self._log(f"stage {stage.name}: done{', validation ' + errors if errors else ''}")
+
+    def _start(self, stage: Stage, statistics: Statistics) -> tuple[nn.Module, dict[str, Any]]:
+        """The potential as the stage begins, and the settings it is built from."""
+        inner = stage.potential or self.config.potential
+        settings = {
+            "kind": "sum",
+            "terms": {
+                "reference": {"kind": "reference_energy", "trainable": inner.trains_reference},
+                "model": inner.model_dump(mode="json"),
+            },
+        }
+        potential = build(settings, statistics)
+        if stage.init_from is not None:
+            saved = load_model(self._stage_or_file(stage.init_from))
+            _copy_weights(saved.potential, potential, stage)
+        return potential, settings
+
+    def _stage_or_file(self, name: str) -> Path:
+        if any(stage.name == name for stage in self.config.stages):
+            return self._model_file(name)
+        return self.base / name
+
+    def _structures(self, stage: Stage) -> tuple[Structures, Structures | None]:
+        """What the stage trains on and is validated on: labelled structures, or made ones with a teacher's labels."""
+        labelled = self.labelled
+        if stage.data is None:
+            return labelled.train, labelled.valid
+        recipes = stage.data.augment if isinstance(stage.data.augment, list) else [stage.data.augment]
+        made = []
+        for number, structures in enumerate((labelled.train, labelled.valid)):
+            if structures is None:
+                made.append(None)
+                continue
+            parts = [recipe(structures, self.config.seed + number) for recipe in recipes]
+            made.append(self._taught(stage, Structures.concatenate(parts)))
+        assert made[0] is not None
+        return made[0], made[1]
+
+    def _taught(self, stage: Stage, structures: Structures) -> Structures:
+        """Labels of the stage's teacher, on the scale of the quantum energies."""
+        assert stage.data is not None
+        spec = stage.data.label_by
+        own = isinstance(spec, str) and any(other.name == spec for other in self.config.stages)
+        teacher = load_teacher(self._model_file(str(spec)) if own else spec, base=self.base)
+        if not self._fabric.is_global_zero:
+            self._fabric.barrier()  # the first process labels and fills the cache, the others read it
+        taught = relabel(structures, teacher, say=self._log)
+        if not own and self.labelled.train.labelled("energy").any():
+            seen = relabel(self.labelled.train.without_labels(), teacher, say=self._log)
+            taught = align(taught, self.labelled.train, seen)
+        if self._fabric.is_global_zero:
+            self._fabric.barrier()
+        return taught
+
+    def _material(
+        self, stage: Stage, potential: nn.Module, train: Structures, valid: Structures | None, dtype: torch.dtype
+    ) -> Material:
+        cutoff, seed = float(potential.cutoff), self.config.seed  # type: ignore[arg-type]
+        share: dict[str, Any] = {
+            "dtype": dtype,
+            "rank": self._fabric.global_rank,
+            "world_size": self._fabric.world_size,
+        }
+        store = GraphStore(train, cutoff + reserve(stage.objectives.values()))
+        replay = None
+        if stage.replay is not None:
+            source = next(other for other in self.config.stages if other.name == stage.replay.stage)
+            replayed, _ = self._structures(source)
+            objectives = source.objectives
+            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()))
+            size = stage.replay.batch_size or source.batch_size
+            replay = (Loader(replay_store, size, seed + 1, **share), objectives, stage.replay.weight)
+        return Material(
+            train=Loader(store, stage.batch_size, seed, **share),
+            valid=None if valid is None else GraphStore(valid, cutoff),
+            replay=replay,
+        )
+
+    def _record(self, labelled: Labelled) -> None:
+        """Write what the result depends on: data, split, seed and versions."""
+        text = json.dumps(
+            {
+                "train": labelled.train.digest(),
+                "valid": None if labelled.valid is None else labelled.valid.digest(),
+                "test": None if labelled.test is None else labelled.test.digest(),
+                "indices": labelled.indices,
+                "statistics": labelled.statistics.model_dump(mode="json"),
+                "seed": self.config.seed,
+                "versions": versions(),
+            },
+            indent=1,
+        )
+        write_text(self.folder / "data.json", text)
+
+
+def versions() -> dict[str, str]:
+    """Versions that a result depends on."""
+    return {
+        "phystrain": phystrain.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+    }
+
+
+def _prepare(folder: Path, config: RunConfig, restart: bool) -> None:
+    """Make the folder, or check that it holds the same run."""
+    recorded = folder / "config.yaml"
+    if restart and recorded.is_file():
+        for name in ("checkpoints", "model", "plots"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("config.yaml", "metrics.csv", "train.log", "data.json", "report.html", "results.json"):
+            (folder / name).unlink(missing_ok=True)
+    if recorded.is_file():
+        present = yaml.safe_load(recorded.read_text(encoding="utf-8"))
+        if present != config.model_dump(mode="json"):
+            raise UserError(
+                f"{folder} holds a run with other settings (see its config.yaml). "
+                f"Give another --output, or --restart to forget it"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no run of phystrain: give another --output")
+    run_file.save(config, recorded)
+
+
+def _copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
+    """Take over the weights of the network; reference energies stay those of the labelled data."""
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("terms.reference")}
+    own = target.state_dict()
+    wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    missing = [name for name in own if name not in weights and not name.startswith("terms.reference")]
+    if wrong or missing:
+        raise UserError(
+            f"stage {stage.name}: the weights of init_from {stage.init_from!r} belong to another potential "
+            f"({(wrong + missing)[0]} differs). Give both stages the same potential"
+        )
+    target.load_state_dict(own | weights)
+
+
+def _trains_reference(settings: dict[str, Any]) -> bool:
+    return bool(settings["terms"]["reference"]["trainable"])
+
+
+@torch.no_grad()
+def _align_reference(potential: nn.Module, material: Material, statistics: Statistics) -> None:
+    """Start trainable reference energies where they fit the energies best, elements that never vary sharing alike."""
+    from phystrain.derive import evaluate
+
+    store = material.train.store
+    structures = store.structures
+    labelled = structures.labelled("energy")
+    if not labelled.any():
+        return
+    rows, residuals = [], []
+    for number in np.flatnonzero(labelled):
+        batch = store.batch([number], dtype=next(potential.parameters()).dtype)
+        predicted = evaluate(potential, batch.graph.to(next(potential.parameters()).device), ("energy",)).energy  # type: ignore[arg-type]
+        assert predicted is not None
+        part = structures.species[structures.offsets[number] : structures.offsets[number + 1]]
+        rows.append([np.count_nonzero(part == species) for species in statistics.species])
+        residuals.append(structures.energy[number] - float(predicted))
+    offsets, *_ = np.linalg.lstsq(np.array(rows, dtype=np.float64), np.array(residuals), rcond=None)
+    potential.get_submodule("terms.reference").shift(dict(zip(statistics.species, offsets.tolist(), strict=True)))  # type: ignore[operator]
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or termination into a question that the loop asks; the second one acts at once.
+
+    An exception in the middle of an optimiser step would leave weights that belong to no step.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    asked = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
