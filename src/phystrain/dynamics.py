@@ -11,105 +11,31 @@ Integrators: velocity Verlet (Swope et al. 1982, doi:10.1063/1.442716) and Lange
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from ase.data import atomic_masses
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from phystrain import guards, noise
 from phystrain.data.structures import Floats, Structures, ragged
-from phystrain.derive import evaluate
+from phystrain.derive import Potential, evaluate
 from phystrain.errors import UserError
-from phystrain.guards import Failure, Guards
+from phystrain.guards import Failure
 from phystrain.progress import bar
+from phystrain.trajectory import Settings, Trajectory, joined
 from phystrain.units import BOLTZMANN, VELOCITY
 from phystrain.verlet_list import VerletList
+
+__all__ = ["Settings", "Trajectory", "placement", "replicate", "simulate"]
 
 _START, _THERMOSTAT = 1, 2  # random streams
 _NOISE_BLOCK = 200_000  # random numbers made at a time
 _REPORT_EVERY = 0.2  # seconds between updates of the progress bar
-
-
-class Settings(BaseModel):
-    """How to run molecular dynamics."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ensemble: Literal["nvt", "nve"] = Field("nvt", description="nvt: Langevin thermostat; nve: constant energy")
-    temperature: float = Field(300.0, ge=0, description="K, of the thermostat and of the starting velocities")
-    timestep: float | None = Field(None, gt=0, description="fs; 1 fs if not given, 0.5 fs where there is hydrogen")
-    picoseconds: float = Field(10.0, gt=0, description="length of the run, ps")
-    friction: float = Field(0.01, gt=0, description="of the thermostat, 1/fs")
-    skin: float = Field(0.8, gt=0, description="reserve of the neighbour lists, Å")
-    record_interval: int = Field(20, ge=1, description="steps between records of energies and temperatures")
-    frame_interval: int | None = Field(None, ge=1, description="steps between stored positions; none if not given")
-    seed: int = Field(0, description="of the starting velocities and of the thermostat")
-    guards: Guards = Field(default_factory=Guards, description="when to stop a structure")
-    batch_atoms: int = Field(4000, ge=1, description="atoms that advance together; more runs are done one after another")
-
-    def step_of(self, species: npt.NDArray[np.int64]) -> float:
-        """fs for structures that hold these elements (atomic numbers)."""
-        if self.timestep is not None:
-            return self.timestep
-        return 0.5 if np.any(species == 1) else 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Trajectory:
-    """What happened to each structure.
-
-    Attributes:
-        settings: of the run, the time step filled in.
-        temperatures: (systems,) K, of the thermostat and the start.
-        steps: (systems,) step at which a guard stopped the structure, or the last one.
-        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, or ``None`` if it survived.
-        sentences: by structure: what was found and when; empty if it survived.
-        times: (records,) ps.
-        potential, kinetic: (records, systems) eV; not a number after a structure has been stopped.
-        temperature: (records, systems) K, of the atoms.
-        contact: (records, systems) shortest distance as a fraction of the sum of the two covalent radii.
-        final: the last frame of each structure: the failing one where a guard stopped it. ``info`` tells
-            ``failure``, ``time_ps`` and ``temperature_K``.
-        velocities: (atoms, 3) Å/fs, of the same frame.
-        frames: (frames, atoms, 3) Å, not wrapped, every ``frame_interval`` steps; ``None`` if not asked for.
-        seconds: wall time.
-    """
-
-    settings: Settings
-    temperatures: Floats
-    steps: npt.NDArray[np.int64]
-    reasons: tuple[str | None, ...]
-    sentences: tuple[str, ...]
-    times: Floats
-    potential: Floats
-    kinetic: Floats
-    temperature: Floats
-    contact: Floats
-    final: Structures
-    velocities: Floats
-    frames: Floats | None
-    seconds: float
-
-    @property
-    def survived(self) -> npt.NDArray[np.bool_]:
-        """(systems,) whether each structure reached the end."""
-        return np.array([reason is None for reason in self.reasons], dtype=bool)
-
-    @property
-    def picoseconds(self) -> Floats:
-        """(systems,) ps, time until a guard stopped the structure, or the length of the run."""
-        return np.asarray(self.steps * _timestep(self.settings) / 1000)
-
-    @property
-    def failing(self) -> Structures:
-        """The frames at which guards stopped structures: the next ones to label."""
-        return self.final.select(~self.survived)
 
 
 def replicate(structures: Structures, copies: int) -> Structures:
@@ -157,7 +83,7 @@ def simulate(
     kelvin = np.full(len(structures), settings.temperature) if temperatures is None else np.asarray(temperatures, float)
     key = np.arange(len(structures)) if keys is None else np.asarray(keys, dtype=np.int64)
     groups = _groups(structures.sizes, settings.batch_atoms)
-    steps = _n_steps(settings)
+    steps = settings.n_steps
     parts = []
     with bar() as display:
         task = display.add_task(description or "", total=steps * len(groups), visible=description is not None, note="")
@@ -181,7 +107,7 @@ def simulate(
                     note = f"{run.running} of {len(group)} running"
                     display.update(task, completed=number * steps + step, note=note)
             parts.append(run.trajectory())
-    return parts[0] if len(parts) == 1 else _joined(parts)
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 class _Run:
@@ -200,10 +126,10 @@ class _Run:
         keys: npt.NDArray[np.int64],
     ) -> None:
         self._began = time.perf_counter()
-        self.potential, self.structures, self.settings = potential, structures, settings
+        self.potential, self.structures, self.settings = cast(Potential, potential), structures, settings
         self._kelvin_of_all = temperatures
         device, dtype = placement(potential)
-        count, steps = len(structures), _n_steps(settings)
+        count, steps = len(structures), settings.n_steps
         self.numbers = torch.arange(count, device=device)
         self.places = torch.arange(len(structures.positions), device=device)
         self.system = torch.from_numpy(structures.system).to(device)
@@ -226,7 +152,7 @@ class _Run:
             self.system,
             torch.from_numpy(structures.cell).to(device),
             torch.from_numpy(structures.pbc).to(device),
-            max(potential.cutoff, guards.listing_radius(species, settings.guards)),
+            max(self.potential.cutoff, guards.listing_radius(species, settings.guards)),
             settings.skin,
             dtype,
         )
@@ -248,13 +174,13 @@ class _Run:
 
     def advance(self, step: int) -> None:
         """One time step; afterwards the guards."""
-        timestep = _timestep(self.settings) * VELOCITY  # velocities in sqrt(eV/u) inside this function
+        timestep = self.settings.step * VELOCITY  # velocities in sqrt(eV/u) inside this function
         half = timestep / 2
         velocities = self.velocities / VELOCITY + half * self.forces / self.masses
         if self.settings.ensemble == "nve":
             self.positions = self.positions + timestep * velocities
         else:
-            keep = math.exp(-self.settings.friction * _timestep(self.settings))
+            keep = math.exp(-self.settings.friction * self.settings.step)
             spread = torch.sqrt((1 - keep * keep) * BOLTZMANN * self.kelvin)[self.system, None] / self.masses.sqrt()
             self.positions = self.positions + half * velocities
             velocities = keep * velocities + spread * self._random(step)
@@ -325,7 +251,7 @@ class _Run:
             number = int(self.numbers[local])
             self._steps[number] = step
             self._reasons[number] = failure.reason
-            picoseconds = step * _timestep(self.settings) / 1000
+            picoseconds = step * self.settings.step / 1000
             self._sentences[number] = f"{failure.finding} at {picoseconds:.3f} ps"
             self._end_temperature[number] = float(temperature[local])
         atoms = systems[self.system]
@@ -389,9 +315,9 @@ class _Run:
         if self.running:
             self._keep_frame(torch.ones_like(self.places, dtype=torch.bool))
             self._end_temperature[self.numbers.cpu().numpy()] = self._temperature().cpu().numpy()
-        steps = _n_steps(self.settings)
-        interval = self.settings.record_interval * _timestep(self.settings)
-        ended = [f"{value:.4f}" for value in self._steps * _timestep(self.settings) / 1000]
+        steps = self.settings.n_steps
+        interval = self.settings.record_interval * self.settings.step
+        ended = [f"{value:.4f}" for value in self._steps * self.settings.step / 1000]
         info = self.structures.info | {
             "failure": np.array(self._sentences),
             "time_ps": np.array(ended),
@@ -414,17 +340,8 @@ class _Run:
     def _padded_frames(self) -> list[Floats]:
         """The stored frames, the last one repeated where every structure was stopped before the end."""
         assert self.settings.frame_interval is not None
-        missing = _n_steps(self.settings) // self.settings.frame_interval + 1 - len(self._frames)
+        missing = self.settings.n_steps // self.settings.frame_interval + 1 - len(self._frames)
         return self._frames + [self._end_positions] * missing
-
-
-def _timestep(settings: Settings) -> float:
-    assert settings.timestep is not None
-    return settings.timestep
-
-
-def _n_steps(settings: Settings) -> int:
-    return max(1, round(settings.picoseconds * 1000 / _timestep(settings)))
 
 
 def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[np.int64]]:
@@ -438,24 +355,3 @@ def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[
         groups[-1].append(number)
         total += size
     return [np.array(group, dtype=np.int64) for group in groups]
-
-
-def _joined(parts: Sequence[Trajectory]) -> Trajectory:
-    """Trajectories of groups as one."""
-    over_systems = {
-        name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("potential", "kinetic", "temperature", "contact")
-    }
-    return Trajectory(
-        settings=parts[0].settings,
-        temperatures=np.concatenate([part.temperatures for part in parts]),
-        steps=np.concatenate([part.steps for part in parts]),
-        reasons=sum((part.reasons for part in parts), ()),
-        sentences=sum((part.sentences for part in parts), ()),
-        times=parts[0].times,
-        **over_systems,
-        final=Structures.concatenate([part.final for part in parts]),
-        velocities=np.concatenate([part.velocities for part in parts]),
-        frames=None if parts[0].frames is None else np.concatenate([p.frames for p in parts if p.frames is not None], 1),
-        seconds=sum(part.seconds for part in parts),
-    )

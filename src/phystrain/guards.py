@@ -28,19 +28,19 @@ class Guards(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     contact: float | None = Field(
-        0.6, gt=0, description="shortest distance allowed, as a fraction of the sum of the two covalent radii"
+        default=0.6, gt=0, description="shortest distance allowed, as a fraction of the sum of the two covalent radii"
     )
     temperature_rise: float | None = Field(
-        10_000.0, gt=0, description="K above the set temperature at which the run counts as exploded"
+        default=10_000.0, gt=0, description="K above the set temperature at which the run counts as exploded"
     )
     temperature_factor: float | None = Field(
-        None, gt=1, description="multiple of the set temperature at which the run counts as exploded; tighter"
+        default=None, gt=1, description="multiple of the set temperature at which the run counts as exploded; tighter"
     )
     temperature_jump: float | None = Field(
-        100.0, gt=1, description="factor between two records at which the run counts as exploded"
+        default=100.0, gt=1, description="factor between two records at which the run counts as exploded"
     )
     bond_stretch: float | None = Field(
-        None, gt=0, description="Å by which a bond of the starting structure may change; for molecules that stay whole"
+        default=None, gt=0, description="Å by which a bond of the starting structure may change; for molecules"
     )
 
     def hottest(self, temperature: Float[Tensor, " systems"]) -> Float[Tensor, " systems"]:

@@ -57,6 +57,7 @@ class VerletList:
         nothing = (np.empty((2, 0), np.int64), np.empty((0, 3)))
         self._lists: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = [nothing] * len(cell)
         self._rebuild(positions, np.arange(len(cell)))
+        self.graph(positions)
 
     def _take_cells(self, cell: Float[Tensor, "systems 3 3"], pbc: Bool[Tensor, "systems 3"]) -> None:
         self._cell, self._pbc = cell, pbc
@@ -110,6 +111,7 @@ class VerletList:
             atoms: (atoms,) whether each atom stays.
             systems: (systems,) whether each structure stays, consistent with ``atoms``.
         """
+        self.distances = self.distances[atoms[self._edges[0]]]
         numbers = torch.cumsum(systems, 0) - 1
         self.species, self.system = self.species[atoms], numbers[self.system[atoms]]
         self._reference, self._origin = self._reference[atoms], self._origin[atoms]

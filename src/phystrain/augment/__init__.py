@@ -3,8 +3,11 @@
 One file is one way to make structures: a pydantic ``Config`` that is called with :class:`Structures`.
 """
 
+from phystrain.augment._relabel import align, default_cache, load_teacher, relabel
 from phystrain.data.structures import Structures
 from phystrain.registry import PluginConfig
+
+__all__ = ["Augmentation", "align", "default_cache", "load_teacher", "relabel"]
 
 
 class Augmentation(PluginConfig):

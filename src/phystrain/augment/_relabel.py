@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
+from ase.data import chemical_symbols
 from torch import nn
 
 from phystrain.augment._teachers import CalculatorTeacher, Labelled, PotentialTeacher, Teacher, load_teacher
@@ -82,7 +83,7 @@ def relabel(
         work = _read(path, work)
     if (work.state == _TODO).any():
         _complete(work, structures, teacher, wanted, batch_edges, path, progress)
-    return _report(work, structures, teacher)
+    return _report(work, structures, teacher, path)
 
 
 def align(labelled: Structures, reference: Structures, predicted: npt.ArrayLike) -> Structures:
@@ -108,7 +109,8 @@ def align(labelled: Structures, reference: Structures, predicted: npt.ArrayLike)
     known = reference.select(use)
     if missing := sorted(set(labelled.elements) - set(known.elements)):
         raise UserError(
-            f"the teacher's energies cannot be aligned: no reference energy holds element {missing[0]}. Add one structure that does."
+            f"the teacher's energies cannot be aligned: no structure with a reference energy holds "
+            f"{chemical_symbols[missing[0]]}. Add one that does."
         )
     counts = _composition(known, known.elements)
     offsets, _, rank, _ = np.linalg.lstsq(counts, difference[use], rcond=None)
@@ -150,7 +152,7 @@ class _Work:
 
 
 def _key(structures: Structures, teacher: Teacher, want: frozenset[str]) -> str:
-    state = hashlib.sha256(f"labels 1 {teacher.identity} {sorted(want)}".encode())
+    state = hashlib.sha256(f"labels 1 {teacher.identity()} {sorted(want)}".encode())
     for name in ("positions", "species", "offsets", "cell", "pbc"):
         state.update(np.ascontiguousarray(getattr(structures, name)).tobytes())
     return state.hexdigest()
@@ -203,7 +205,7 @@ def _complete(
         try:
             for found in teacher.label(structures.select(todo), want, batch_edges):
                 chosen = todo[found.indices]
-                finite = _store(work, structures, chosen, found, want)
+                finite = _store(work, structures, chosen, found, want if teacher.gives_stress else want - {"stress"})
                 if not finite.all():
                     reasons.append(found.error or "a label is not finite")
                 display.update(task, advance=len(chosen), note=f"{len(reasons)} failed" if reasons else "")
@@ -220,6 +222,8 @@ def _complete(
             f"{teacher.name} labelled none of the {int((work.state == _FAILED).sum())} structures it tried; "
             f"the first reason: {reasons[0] if reasons else 'nothing was tried'}."
         )
+    if "stress" in want and not teacher.gives_stress:
+        log.warning("%s gives no stress: the structures stay without one.", teacher.name)
     if reasons:
         log.warning("The first calculation that failed: %s", reasons[0])
 
@@ -237,20 +241,21 @@ def _store(
         bad = ~np.isfinite(found.forces).all(axis=1)
         owner = np.repeat(np.arange(len(chosen)), structures.sizes[chosen])
         finite &= np.bincount(owner, weights=bad, minlength=len(chosen)) == 0
-    # Infinite stress is a failure; not-a-number where a stress was possible means that the teacher has none.
-    finite &= ~np.isinf(found.stress).any(axis=(1, 2))
+    if "stress" in want:
+        finite &= np.isfinite(found.stress).all(axis=(1, 2)) | ~structures.pbc[chosen].all(axis=1)
     work.state[chosen] = np.where(finite, _DONE, _FAILED)
     return finite
 
 
-def _report(work: _Work, structures: Structures, teacher: Teacher) -> Structures:
+def _report(work: _Work, structures: Structures, teacher: Teacher, path: Path | None) -> Structures:
     failed = work.state == _FAILED
     if failed.any():
         first = ", ".join(str(number) for number in np.flatnonzero(failed)[:5])
         more = ", ..." if failed.sum() > 5 else ""
         log.warning(
-            "%s could not label %d of %d structures; they are left out (numbers %s%s).",
+            "%s could not label %d of %d structures; they are left out (numbers %s%s).%s",
             teacher.name, failed.sum(), len(structures), first, more,
+            f" Delete {path} to try them again." if path is not None and path.is_file() else "",
         )  # fmt: skip
     complete = structures.with_labels(work.energy, work.forces, work.stress)
     return complete.select(~failed) if failed.any() else complete

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -47,16 +47,21 @@ class Labelled(NamedTuple):
     error: str = ""
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What labels structures.
 
-    ``identity`` is a hash of all that its labels depend on; ``name`` is for people.
+    ``identity`` is a hash of all that its labels depend on; ``name`` is for people; ``gives_stress`` says, once
+    labelling has begun, whether a missing stress is a failure.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
+
+    def identity(self) -> str: ...
 
     @property
-    def identity(self) -> str: ...
+    def gives_stress(self) -> bool: ...
 
     def label(self, structures: Structures, want: frozenset[str], batch_edges: int) -> Iterator[Labelled]:
         """Labels of all structures, piece by piece; not-a-number for what is not in ``want`` or does not exist."""
@@ -75,8 +80,8 @@ class PotentialTeacher:
 
     potential: nn.Module
     name: str = "potential"
+    gives_stress = True
 
-    @property
     def identity(self) -> str:
         """Hash of weights, architecture, plain settings of every sub-module, and phystrain's version."""
         state = hashlib.sha256(f"potential {__version__}\n{self.potential}\n".encode())
@@ -107,11 +112,12 @@ class PotentialTeacher:
         for batch in _within_budget(store.edge_counts, batch_edges):
             graph = store.graph(batch, dtype).to(device)
             found = evaluate(self.potential, graph, want)  # type: ignore[arg-type]
-            parts = []
-            for value, shape in ((found.energy, (len(batch),)), (found.forces, (graph.n_atoms, 3))):
-                parts.append(np.full(shape, np.nan) if value is None else _to_numpy(value))
-            stress = np.full((len(batch), 3, 3), np.nan) if found.stress is None else _to_numpy(found.stress)
-            yield Labelled(numbers[batch], *parts, stress)
+            yield Labelled(
+                numbers[batch],
+                _to_numpy(found.energy, (len(batch),)),
+                _to_numpy(found.forces, (graph.n_atoms, 3)),
+                _to_numpy(found.stress, (len(batch), 3, 3)),
+            )
 
 
 @dataclass(eq=False)
@@ -130,12 +136,12 @@ class CalculatorTeacher:
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.make = _import(self.path)
+        self.gives_stress = True
+        self._make = _import(self.path)
         self.name = self.path + (
             f" ({', '.join(f'{k}={v}' for k, v in self.arguments.items())})" * bool(self.arguments)
         )
 
-    @property
     def identity(self) -> str:
         """Hash of import path, arguments, the versions of the packages, and the content of files that are named."""
         module = self.path.partition(":")[0].partition(".")[0]
@@ -166,7 +172,7 @@ class CalculatorTeacher:
                 energy[0] = calculator.results.get("free_energy", total)
                 if "forces" in want:
                     forces[:] = atoms.get_forces()
-                if "stress" in want and atoms.pbc.all() and "stress" in calculator.implemented_properties:
+                if "stress" in want and atoms.pbc.all() and self.gives_stress:
                     stress[0] = voigt_to_full(atoms.get_stress())
             except Exception as failure:  # a calculator can raise anything, and the others can still be labelled
                 error = f"{type(failure).__name__}: {failure}"
@@ -175,11 +181,13 @@ class CalculatorTeacher:
 
     def _build(self) -> Any:
         try:
-            return self.make(**self.arguments)
+            calculator = self._make(**self.arguments)
         except Exception as failure:
             raise UserError(
                 f"{self.path} does not start with {self.arguments}: {failure}. Check its arguments."
             ) from failure
+        self.gives_stress = "stress" in calculator.implemented_properties
+        return calculator
 
 
 def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher) -> Teacher:
@@ -187,9 +195,9 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher) -> Tea
 
     Args:
         spec: a run folder or model file; an import path such as ``tblite.ase:TBLite``; a mapping
-            ``{"calculator": "tblite.ase:TBLite", "arguments": {"method": "GFN2-xTB"}}``; or a potential or teacher
-            itself. Import paths run code: hand over only what the user has written, never what a model file or
-            another download says.
+            ``{"calculator": "tblite.ase:TBLite", "method": "GFN2-xTB"}`` whose other entries are arguments; or a
+            potential or teacher itself. Import paths run code: hand over only what the user has written, never what
+            a model file or another download says.
 
     Raises:
         UserError: no such model, or something that cannot be imported.
@@ -197,13 +205,11 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher) -> Tea
     if isinstance(spec, nn.Module):
         return PotentialTeacher(spec)
     if isinstance(spec, dict):
-        unknown = set(spec) - {"calculator", "arguments"}
-        if unknown or not isinstance(spec.get("calculator"), str) or not isinstance(spec.get("arguments", {}), dict):
-            raise UserError(
-                "a teacher is written {calculator: module:attribute, arguments: {...}}"
-                + (f"; {sorted(map(str, unknown))[0]!r} is not known there: put it under 'arguments'" * bool(unknown))
-            )
-        return CalculatorTeacher(spec["calculator"], spec.get("arguments", {}))
+        arguments = {name: value for name, value in spec.items() if name != "calculator"}
+        # Many calculators accept any argument, so a nested mapping would be ignored without a word.
+        if not isinstance(spec.get("calculator"), str) or isinstance(arguments.get("arguments"), dict):
+            raise UserError("a teacher is written {calculator: module:attribute, method: ..., and other arguments}")
+        return CalculatorTeacher(spec["calculator"], arguments)
     if not isinstance(spec, str | Path):
         return spec
     if isinstance(spec, str) and _IMPORT_PATH.fullmatch(spec) and not Path(spec).exists():
@@ -247,8 +253,9 @@ def _place(potential: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, lower[0] if lower else torch.float64
 
 
-def _to_numpy(value: torch.Tensor) -> Floats:
-    return value.detach().cpu().to(torch.float64).numpy()
+def _to_numpy(value: torch.Tensor | None, shape: tuple[int, ...]) -> Floats:
+    """The values in float64; not-a-number where there are none."""
+    return np.full(shape, np.nan) if value is None else value.detach().cpu().to(torch.float64).numpy()
 
 
 def _within_budget(counts: Ints, budget: int) -> Iterator[Ints]:

@@ -65,9 +65,9 @@ class Config(Augmentation):
             raise UserError("pull_perturb needs structures of two atoms or more: this set holds single atoms only.")
         ramp = np.linspace(1.0, 0.0, self.rounds) if self.rounds > 1 else np.ones(1)
         positions = []
-        for index in sources:
+        for index in sources.tolist():
             geometry = self._geometry(structures, index)
-            for number, strength in enumerate(ramp):
+            for number, strength in enumerate(ramp.tolist()):
                 generator = np.random.default_rng([seed, index, number])
                 positions.append(geometry.positions + self._displacement(geometry, strength, generator))
         rounds = np.tile(np.arange(self.rounds), len(sources))
@@ -179,9 +179,9 @@ def closest_disjoint(first: Ints, second: Ints, distances: Floats, atoms: int, w
     """
     free = np.ones(atoms, dtype=bool)
     left = np.flatnonzero((first != second) & (distances > 1e-6))
-    chosen = []
+    chosen: list[int] = []
     while len(chosen) < wanted and len(left):
-        pair = left[0]
+        pair = int(left[0])
         chosen.append(pair)
         free[[first[pair], second[pair]]] = False
         left = left[free[first[left]] & free[second[left]]]

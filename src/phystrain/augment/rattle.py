@@ -29,7 +29,7 @@ class Config(Augmentation):
         sources = np.repeat(np.arange(len(structures)), self.copies)
         rounds = np.tile(np.arange(self.copies), len(structures))
         positions = []
-        for index, number in zip(sources, rounds, strict=True):
+        for index, number in zip(sources.tolist(), rounds.tolist(), strict=True):
             generator = np.random.default_rng([seed, index, number])
             shape = (structures.sizes[index], 3)
             drawn = generator.normal(size=shape) if self.distribution == "gaussian" else generator.uniform(-1, 1, shape)

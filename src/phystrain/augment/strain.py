@@ -38,7 +38,7 @@ class Config(Augmentation):
         sources = np.repeat(periodic, self.copies)
         rounds = np.tile(np.arange(self.copies), len(periodic))
         positions, cells = [], []
-        for index, number in zip(sources, rounds, strict=True):
+        for index, number in zip(sources.tolist(), rounds.tolist(), strict=True):
             along = _projector(structures.cell[index][structures.pbc[index]])
             deformation = np.eye(3) + along @ self._strain(np.random.default_rng([seed, index, number])) @ along
             part = slice(structures.offsets[index], structures.offsets[index + 1])

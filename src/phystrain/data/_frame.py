@@ -13,6 +13,8 @@ from ase import Atoms
 from phystrain.errors import UserError
 
 Floats = npt.NDArray[np.float64]
+Texts = npt.NDArray[Any]
+"""Arrays of str. The checker of the test run takes ``np.str_`` for strings of no length."""
 
 
 @dataclass
@@ -56,12 +58,9 @@ def from_ase(atoms: Atoms, where: str) -> Frame:
     given.update(nested.get("data", {}), **nested.get("key_value_pairs", {}))
     given.update({} if atoms.calc is None else atoms.calc.results)
     for name, value in given.items():
-        shape = np.shape(value) if not isinstance(value, str | dict) else ()
-        if value is None:
-            continue
-        if len(shape) == 2 and shape[0] == len(atoms) and name not in ("stress", "virial"):
+        if isinstance(value, list | np.ndarray) and _is_per_atom(name, value, len(atoms)):
             columns[name] = value
-        else:
+        elif value is not None:
             facts[name] = value
     return Frame(
         where=where,
@@ -76,6 +75,13 @@ def from_ase(atoms: Atoms, where: str) -> Frame:
             if np.asarray(values).dtype.kind in "fiu"
         },
     )
+
+
+def _is_per_atom(name: str, value: object, count: int) -> bool:
+    """Whether a fact is a table with a row for each atom; a 3 by 3 stress of three atoms is not."""
+    values = np.asarray(value)
+    tensor = any(word in name.lower() for word in ("stress", "virial", "cell", "lattice"))
+    return values.ndim == 2 and len(values) == count and not tensor
 
 
 def read_database(path: Path) -> Iterator[Frame]:

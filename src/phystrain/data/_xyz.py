@@ -13,27 +13,29 @@ import re
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from ase.data import atomic_numbers
 
-from phystrain.data._frame import Frame, place
+from phystrain.data._frame import Frame, Texts, place
 from phystrain.errors import UserError
 
-OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""By suffix, what opens a compressed file."""
+COMPRESSED = (".gz", ".bz2", ".xz")
+"""Suffixes of compressed files."""
 
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 _FACT = re.compile(
     r"""([^\s="']+|"[^"]*"|'[^']*')                    # name
-        (?:\s*=\s*(?:"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*)))?""",
+        (?:\s*(=)\s*(?:"((?:\\.|[^"\\])*)"|'((?:\\.|[^'\\])*)'|\{([^}]*)\}|\[([^\]]*)\]|(\S*)))?""",
     re.VERBOSE,
 )
+_PUNCTUATION = re.compile(r"[\[\](){},]")
 _NAMES = {"species": "species", "symbols": "species", "Z": "Z", "numbers": "Z", "pos": "pos", "positions": "pos"}
 _TRUE, _FALSE = ("t", "true", "1"), ("f", "false", "0")
 
@@ -49,7 +51,7 @@ class Column(NamedTuple):
 def base_suffix(path: Path) -> str:
     """Suffix in lower case, that of the compression left out."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in OPENERS:
+    if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
@@ -65,7 +67,7 @@ def read_xyz(path: Path, wanted: frozenset[str]) -> Iterator[Frame]:
         UserError: damaged, cut, or not XYZ; names the frame and the line.
     """
     try:
-        with OPENERS.get(path.suffix.lower(), open)(path, "rt", encoding="utf-8") as handle:
+        with _opened(path) as handle:
             yield from _frames(path, handle, wanted)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file: give an extended XYZ file, or name it by its format.") from error
@@ -73,7 +75,18 @@ def read_xyz(path: Path, wanted: frozenset[str]) -> Iterator[Frame]:
         raise UserError(f"{path} cannot be read ({error}): the file is damaged; use another copy.") from error
 
 
-def _frames(path: Path, handle: TextIO, wanted: frozenset[str]) -> Iterator[Frame]:
+def _opened(path: Path) -> TextIOWrapper:
+    match path.suffix.lower():
+        case ".gz":
+            return gzip.open(path, "rt", encoding="utf-8")
+        case ".bz2":
+            return bz2.open(path, "rt", encoding="utf-8")
+        case ".xz":
+            return lzma.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _frames(path: Path, handle: TextIOWrapper, wanted: frozenset[str]) -> Iterator[Frame]:
     line, number = 0, 0
     for header in handle:
         line += 1
@@ -105,11 +118,8 @@ def _frames(path: Path, handle: TextIO, wanted: frozenset[str]) -> Iterator[Fram
 def parse_comment(comment: str) -> dict[str, str]:
     """``key=value`` pairs of a comment line as text; a word without a value is ``T``."""
     facts = {}
-    for name, *values in _FACT.findall(comment):
-        quoted, single, braces, brackets, bare = values
-        text = quoted or single or braces or brackets or bare
-        if not text and "=" not in comment:
-            text = "T"
+    for name, equals, *values in _FACT.findall(comment):
+        text = "".join(values) if equals else "T"  # one way of quoting matches, the others are empty
         facts[name.strip("\"'")] = re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
     return facts
 
@@ -121,10 +131,10 @@ def numbers_in(value: object) -> npt.NDArray[np.float64]:
         ValueError: something in it is not a number.
     """
     if isinstance(value, str):
-        text = value.removeprefix("_JSON ")
-        if text is not value and text != value:
-            return np.asarray(json.loads(text), dtype=np.float64).ravel()
-        value = [float(word) for word in re.sub(r"[\[\](){},]", " ", text).split()]
+        if value.startswith("_JSON "):
+            value = json.loads(value.removeprefix("_JSON "))
+        else:
+            value = [float(word) for word in _PUNCTUATION.sub(" ", value).split()]
     return np.asarray(value, dtype=np.float64).ravel()
 
 
@@ -159,21 +169,24 @@ def _frame(where: str, comment: str, rows: list[str], line: int, wanted: frozens
     table, remarks = _table(where, rows, line, max(column.stop for column in columns.values()))
     cell, pbc = _cell(where, facts)
     read = {name: column for name, column in columns.items() if name in wanted and column.kind in "RI"}
-    values = {name: _floats(where, table, column, name, line) for name, column in {**read, "pos": columns["pos"]}.items()}
+    values = {
+        name: _floats(where, table, column, name, line) for name, column in {**read, "pos": columns["pos"]}.items()
+    }
     positions = values.pop("pos")
     if positions.shape[1] != 3:
         raise UserError(f"{where}: positions have {positions.shape[1]} columns, not 3.")
     # a column that is not read still has its name, so that a mistyped key can be answered
     unread = {name: np.empty((0, 0)) for name in columns if name not in values and name not in ("pos", "species", "Z")}
-    return Frame(where, _species(where, table, columns, line), positions, cell, pbc, dict(facts), values | unread, remarks)
+    return Frame(
+        where, _species(where, table, columns, line), positions, cell, pbc, dict(facts), values | unread, remarks
+    )
 
 
-def _table(where: str, rows: list[str], line: int, width: int) -> tuple[npt.NDArray[np.str_], tuple[str, ...]]:
+def _table(where: str, rows: list[str], line: int, width: int) -> tuple[Texts, tuple[str, ...]]:
     """(atoms, width) words of the atom lines."""
-    words = " ".join(rows).split()
-    if len(words) == len(rows) * width and len(rows[0].split()) == width and len(rows[-1].split()) == width:
-        return np.array(words).reshape(len(rows), width), ()
     split = [row.split() for row in rows]
+    if set(map(len, split)) == {width}:
+        return np.array(split), ()
     for atom, row in enumerate(split):
         if len(row) < width:
             raise UserError(
@@ -184,9 +197,7 @@ def _table(where: str, rows: list[str], line: int, width: int) -> tuple[npt.NDAr
     return np.array([row[:width] for row in split]), (remark,)
 
 
-def _floats(
-    where: str, table: npt.NDArray[np.str_], column: Column, name: str, line: int
-) -> npt.NDArray[np.float64]:
+def _floats(where: str, table: Texts, column: Column, name: str, line: int) -> npt.NDArray[np.float64]:
     block = table[:, column.start : column.stop]
     try:
         return block.astype(np.float64)
@@ -198,15 +209,13 @@ def _floats(
                 except ValueError as error:
                     shown = "positions" if name == "pos" else name
                     raise UserError(
-                        f"{where}: {shown} of atom {atom} (line {line + atom}) holds {_short(word)}, which is no number. "
-                        "The line is damaged or shifted."
+                        f"{where}: {shown} of atom {atom} (line {line + atom}) holds {_short(word)}, "
+                        "which is no number. The line is damaged or shifted."
                     ) from error
         raise
 
 
-def _species(
-    where: str, table: npt.NDArray[np.str_], columns: dict[str, Column], line: int
-) -> npt.NDArray[np.int64]:
+def _species(where: str, table: Texts, columns: dict[str, Column], line: int) -> npt.NDArray[np.int64]:
     if "species" not in columns:
         return _floats(where, table, columns["Z"], "Z", line)[:, 0].astype(np.int64)
     symbols = table[:, columns["species"].start]
@@ -236,7 +245,7 @@ def _cell(where: str, facts: dict[str, str]) -> tuple[npt.NDArray[np.float64], n
             raise UserError(f"{where}: Lattice={_short(lattice)} is not nine numbers.") from error
     if said is None:
         return cell, np.full(3, lattice is not None)
-    words = re.sub(r"[\[\](),]", " ", said).lower().split()
+    words = _PUNCTUATION.sub(" ", said).lower().split()
     words = words * 3 if len(words) == 1 else words
     if len(words) != 3 or not set(words) <= {*_TRUE, *_FALSE}:
         raise UserError(f"{where}: pbc={_short(said)} is not three of T and F.")

@@ -1,6 +1,6 @@
 """Structures with their neighbour lists, ready to be batched. Lists are built once, by vesin."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,28 @@ class GraphStore:
     def edge_counts(self) -> npt.NDArray[np.int64]:
         """(systems,) number of directed edges of each structure: what a step's cost follows."""
         return np.diff(self._edge_offsets)
+
+    def pairs(self, block: int = 1_000_000) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+        """All edges of all structures, in blocks of whole structures so that memory stays bounded.
+
+        Args:
+            block: number of edges that a block has at most, unless a single structure has more.
+
+        Yields:
+            edges: (2, edges) centre, neighbour, as numbers of atoms in the flat arrays of ``structures``.
+            vectors: (edges, 3) Å, from the centre to the neighbour's image.
+        """
+        structures, first = self.structures, 0
+        while first < len(self):
+            last = int(np.searchsorted(self._edge_offsets, self._edge_offsets[first] + block, side="right")) - 1
+            last = min(max(last, first + 1), len(self))
+            part = slice(self._edge_offsets[first], self._edge_offsets[last])
+            counts = self.edge_counts[first:last]
+            edges = self._edges[:, part].astype(np.int64) + np.repeat(structures.offsets[first:last], counts)
+            cells = np.repeat(structures.cell[first:last], counts, axis=0)
+            vectors = structures.positions[edges[1]] - structures.positions[edges[0]]
+            yield edges, vectors + np.einsum("ec,ecx->ex", self._shifts[part].astype(np.float64), cells)
+            first = last
 
     def graph(self, indices: npt.ArrayLike, dtype: torch.dtype = torch.float32) -> AtomGraph:
         """The graph of the structures of the given numbers.

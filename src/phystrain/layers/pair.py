@@ -1,5 +1,6 @@
 """What pair potentials share: parameters by element pair, pairs of atoms counted once, the smooth cut-off."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
-from phystrain.statistics import pair_name
+from phystrain.layers.species import SpeciesRows
+from phystrain.statistics import Statistics, pair_name
 
 
 def softplus_inverse(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -74,7 +76,6 @@ class SpeciesPairs(nn.Module):
         pairs: unordered pairs of atomic numbers, in the order of the tables.
     """
 
-    index: Int[Tensor, " numbers"]
     table: Int[Tensor, "species species"]
 
     def __init__(self, species: Sequence[int]) -> None:
@@ -82,13 +83,10 @@ class SpeciesPairs(nn.Module):
         self.species = tuple(sorted(set(species)))
         n = len(self.species)
         self.pairs = tuple((self.species[i], self.species[j]) for i in range(n) for j in range(i, n))
-        index = torch.full((len(chemical_symbols),), -1, dtype=torch.int64)
-        index[list(self.species)] = torch.arange(n)
+        self.rows = SpeciesRows(self.species)
+        rows, columns = torch.triu_indices(n, n)  # in the order of ``pairs``
         table = torch.zeros(n, n, dtype=torch.int64)
-        for number, (first, second) in enumerate(self.pairs):
-            i, j = int(index[first]), int(index[second])
-            table[i, j] = table[j, i] = number
-        self.register_buffer("index", index, persistent=False)
+        table[rows, columns] = table[columns, rows] = torch.arange(len(self.pairs))
         self.register_buffer("table", table, persistent=False)
 
     def species_index(self, numbers: Int[Tensor, " atoms"]) -> Int[Tensor, " atoms"]:
@@ -97,30 +95,17 @@ class SpeciesPairs(nn.Module):
         Raises:
             UserError: an element the potential was not made for.
         """
-        found = self.index[numbers]
-        if not torch.compiler.is_compiling() and bool((found < 0).any()):
-            unknown = sorted({chemical_symbols[z] for z in numbers[found < 0].tolist()})
-            known = ", ".join(chemical_symbols[z] for z in self.species)
-            raise UserError(
-                f"the potential knows {known}, not {', '.join(unknown)}.\n"
-                "Train it on data that hold these elements, or leave these structures out."
-            )
-        return found
+        rows: Tensor = self.rows(numbers)
+        return rows
 
-    def pair_index(
-        self, first: Int[Tensor, " edges"], second: Int[Tensor, " edges"]
-    ) -> Int[Tensor, " edges"]:
+    def pair_index(self, first: Int[Tensor, " edges"], second: Int[Tensor, " edges"]) -> Int[Tensor, " edges"]:
         """(edges,) position in ``pairs`` of two indices as :meth:`species_index` gives them."""
         return self.table[first, second]
 
     def pair_of(self, first: int, second: int, like: Tensor) -> Int[Tensor, " distances"]:
         """The index of one pair of atomic numbers, as often as ``like`` is long."""
-        numbers = self.species_index(torch.tensor([first, second], device=self.index.device))
+        numbers = self.species_index(torch.tensor([first, second], device=self.table.device))
         return self.table[numbers[0], numbers[1]].expand(len(like))
-
-    def distances(self, known: Mapping[str, float], factor: float = 1.0) -> list[float]:
-        """Å by pair: ``known`` (keys of :func:`phystrain.statistics.pair_name`), else ``factor`` times the sum of radii."""
-        return [known.get(pair_name(*pair), factor * covalent_distance(*pair)) for pair in self.pairs]
 
     def complete(self, start: Sequence[float], given: Mapping[str, float]) -> list[float]:
         """Starting values by pair, those the user has given in place of ours.
@@ -147,6 +132,35 @@ class SpeciesPairs(nn.Module):
 def covalent_distance(first: int, second: int) -> float:
     """Å, sum of two covalent radii (Cordero et al. 2008, doi:10.1039/b801115j, as in ASE)."""
     return float(covalent_radii[first] + covalent_radii[second])
+
+
+BONDED = 1.25
+"""A pair is bonded if its length is at most this multiple of the sum of covalent radii."""
+
+LONGEST = 1.2
+"""A pair's length is at most this multiple of the shortest distance that occurs."""
+
+
+def bond_lengths(pairs: Sequence[tuple[int, int]], statistics: Statistics) -> list[float]:
+    """Å by pair, where a well or wall may begin: starting values for fits.
+
+    The mean nearest distance in the data, unless the pair is seldom near and its shortest distance says more. For a
+    pair that does not occur, the sum of covalent radii, scaled as the bonds are that do occur (metals are closer
+    packed than their radii say).
+
+    Args:
+        pairs: atomic numbers.
+        statistics: of the data.
+    """
+    seen = {}
+    for pair in pairs:
+        name = pair_name(*pair)
+        if name in statistics.nearest:
+            seen[pair] = min(statistics.nearest[name], LONGEST * statistics.shortest.get(name, math.inf))
+    ratios = [length / covalent_distance(*pair) for pair, length in seen.items()]
+    bonded = [ratio for ratio in ratios if ratio <= BONDED]
+    scale = sum(bonded) / len(bonded) if bonded else 1.0
+    return [seen.get(pair, scale * covalent_distance(*pair)) for pair in pairs]
 
 
 class AtomPairs(NamedTuple):
@@ -203,7 +217,9 @@ class PairPotential(nn.Module):
         """(atoms,) eV."""
         species = self.kinds.species_index(graph.species)
         pairs = atom_pairs(graph, self.cutoff)
-        energies = self.pair_energies(pairs.distance, self.kinds.pair_index(species[pairs.first], species[pairs.second]))
+        energies = self.pair_energies(
+            pairs.distance, self.kinds.pair_index(species[pairs.first], species[pairs.second])
+        )
         return pairs.to_atoms(energies / 2, graph.n_atoms)
 
     def components(

@@ -27,7 +27,7 @@ class Term(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # the field's word; a tuple's own count() is not missed
 
 
 class Evaluator:
@@ -84,7 +84,7 @@ class Objective(PluginConfig):
         """Å, half the largest change of a pair distance that it causes; the neighbour list gets twice this reserve."""
         return 0.0
 
-    def __call__(self, batch: Batch, model: Evaluator) -> Term:
+    def __call__(self, batch: Batch, model: Evaluator) -> Term:  # noqa: ARG002
         """The sum over the structures of ``batch`` and the number of things summed."""
         raise TypeError(f"{type(self).__module__} does not define __call__()")
 

@@ -4,7 +4,7 @@ One file is one kind. It holds a pydantic ``Config`` (fields, defaults, ``kind``
 method ``build(statistics)`` returns an ``nn.Module`` that is a :class:`phystrain.derive.Potential`.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 
@@ -14,14 +14,15 @@ from phystrain.statistics import Statistics
 
 
 class PotentialConfig(PluginConfig):
-    """Base of every potential's ``Config``.
+    """Base of every potential's ``Config``."""
 
-    Attributes:
-        trains_reference: whether reference energies are trained along, because the potential has no constant of its
-            own to take up what the references leave (class attribute; true for classical potentials).
-    """
+    @property
+    def trains_reference(self) -> bool:
+        """Whether reference energies are trained along, because the potential has no constant of its own.
 
-    trains_reference: ClassVar[bool] = False
+        True for classical potentials; networks have a constant and leave the references alone.
+        """
+        return True
 
     def build(self, statistics: Statistics) -> nn.Module:
         """Make the potential, its parameters drawn from torch's global generator.

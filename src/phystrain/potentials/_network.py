@@ -35,6 +35,10 @@ class NetworkConfig(PotentialConfig):
     radial_basis: RadialBasis = Field("bessel", description="functions of the distance that filters are made from")
     radial_count: int = Field(20, ge=2, description="number of these functions")
 
+    @property
+    def trains_reference(self) -> bool:
+        return False
+
     @model_validator(mode="before")
     @classmethod
     def _fill_preset(cls, values: Any) -> Any:

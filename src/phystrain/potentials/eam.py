@@ -22,8 +22,10 @@ from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import (
+    BONDED,
     SpeciesPairs,
     atom_pairs,
+    bond_lengths,
     covalent_distance,
     morse_energies,
     positive,
@@ -39,25 +41,22 @@ class Config(PotentialConfig):
     """Embedded-atom potential with a Morse pair term and a quadratic embedding; everything is fitted."""
 
     kind: Literal["eam"] = "eam"
-    cutoff: float = Field(8.0, gt=0, description="Å")
+    cutoff: float = Field(6.0, gt=0, description="Å; the source has 8")
     inner_fraction: float = Field(0.66, gt=0, lt=1, description="The cut-off acts from this fraction of its radius.")
     exponentials: int = Field(10, ge=1, description="Number of exponentials of the density, for each pair of elements.")
     decays: tuple[float, float] = Field((0.5, 5.0), description="1/Å, range over which beta is spread at the start.")
     depth: float = Field(1.0, gt=0, description="eV, D at the start, of pairs that are bonded in the data or unseen.")
     loose_depth: float = Field(0.1, gt=0, description="eV, D at the start, of pairs that occur but are not bonded.")
-    decay: float = Field(1.5, gt=0, description="1/Å, alpha at the start.")
+    decay: float = Field(2.0, gt=0, description="1/Å, alpha at the start.")
     minimum: dict[str, float] = Field(
-        {}, description="Å by pair such as O-Si, rm at the start; else the mean nearest distance in the data."
+        {}, description="Å by pair such as O-Si, rm at the start; else the bond length in the data."
     )
-    curvature: float = Field(1.0, gt=0, description="eV, B at the start; the density starts at about one.")
+    curvature: float = Field(0.1, gt=0, description="eV, B at the start; the density starts at about one.")
     zbl: bool = Field(True, description="Add the repulsion of nuclei at distances shorter than any in the data.")
 
     def build(self, statistics: Statistics) -> "EAM":
         return EAM(self, statistics)
 
-
-BONDED = 1.25
-"""A pair is bonded if its mean nearest distance is at most this multiple of the sum of covalent radii."""
 
 WALL_FRACTION, WALL_UNSEEN, WALL_INNER = 0.75, 0.6, 0.5
 """Where the repulsion ends and where it is whole: see :func:`phystrain.layers.zbl.wall_radius`."""
@@ -80,34 +79,36 @@ class EAM(nn.Module):
         self.inner = config.inner_fraction * config.cutoff
         self.kinds = SpeciesPairs(statistics.species)
         pairs = self.kinds.pairs
-        minimum = self.kinds.complete(self.kinds.distances(statistics.nearest), config.minimum)
-        bonded = [
-            statistics.nearest.get(pair_name(*pair), 0.0) <= BONDED * covalent_distance(*pair) for pair in pairs
-        ]
+        lengths = bond_lengths(self.kinds.pairs, statistics)
+        bonded = [length <= BONDED * covalent_distance(*pair) for pair, length in zip(pairs, lengths, strict=True)]
+        minimum = self.kinds.complete(lengths, config.minimum)
         self.raw_depth = positive_parameter([config.depth if bond else config.loose_depth for bond in bonded])
         self.raw_decay = positive_parameter([config.decay] * len(pairs))
         self.raw_minimum = positive_parameter(minimum)
         betas = _spread(*config.decays, config.exponentials)
         self.raw_beta = positive_parameter([betas] * len(pairs))
-        self.raw_amplitude = positive_parameter([self._amplitudes(betas, start, statistics) for start in minimum])
+        shortest = [
+            statistics.shortest.get(pair_name(*pair), length) for pair, length in zip(pairs, lengths, strict=True)
+        ]
+        self.raw_amplitude = positive_parameter([self._amplitudes(betas, start, statistics) for start in shortest])
         self.raw_curvature = positive_parameter([config.curvature] * len(self.kinds.species))
         self.raw_density = positive_parameter([1.0] * len(self.kinds.species))
-        # amplitudes are fitted at a bonding distance: those at r = 0 would span orders of magnitude
-        self.register_buffer("origin", torch.tensor(minimum, dtype=torch.get_default_dtype()))
+        # amplitudes are fitted at the shortest distance: those at r = 0 would span orders of magnitude
+        self.register_buffer("origin", torch.tensor(shortest, dtype=torch.get_default_dtype()))
         outer = [wall_radius(*pair, statistics, WALL_FRACTION, WALL_UNSEEN) for pair in pairs]
         self.wall = RepulsiveWall(self.kinds, outer, WALL_INNER) if config.zbl else None
 
     origin: Float[Tensor, " pairs"]
 
-    def _amplitudes(self, betas: list[float], nearest: float, statistics: Statistics) -> list[float]:
-        """Amplitudes at ``nearest`` (Å) with which all exponentials together give a density of about one.
+    def _amplitudes(self, betas: list[float], start: float, statistics: Statistics) -> list[float]:
+        """Amplitudes at ``start`` (Å) with which all exponentials together give a density of about one.
 
-        Each is divided by its sum over neighbours spread evenly beyond ``nearest``, or by one where there are fewer.
+        Each is divided by its sum over neighbours spread evenly beyond ``start``, or by one where there are fewer.
         """
         number_density = statistics.neighbours / (4 / 3 * math.pi * statistics.cutoff**3)
-        r = torch.linspace(nearest, max(self.cutoff, nearest + 1e-3), 400, dtype=torch.float64)
+        r = torch.linspace(start, max(self.cutoff, start + 1e-3), 400, dtype=torch.float64)
         shell = 4 * math.pi * number_density * r**2 * smooth_cutoff(r, self.inner, self.cutoff)
-        sums = [float(torch.trapezoid(shell * torch.exp(-beta * (r - nearest)), r)) for beta in betas]
+        sums = [float(torch.trapezoid(shell * torch.exp(-beta * (r - start)), r)) for beta in betas]
         return [1 / (len(betas) * max(total, 1.0)) for total in sums]
 
     def _density(self, distance: Tensor, pair: Tensor) -> Tensor:
@@ -155,9 +156,10 @@ class EAM(nn.Module):
         """
         energy, density = self._edge_terms(distance, self.kinds.pair_of(first, second, distance))
         numbers = torch.tensor([first, second], device=self.origin.device)
-        embedding = sum(
+        one, other = (
             self._embedding(density, index.expand(len(distance))) for index in self.kinds.species_index(numbers)
         )
+        embedding = one + other
         return {"pair": energy, "density": density, "embedding": embedding, "total": energy + embedding}
 
 

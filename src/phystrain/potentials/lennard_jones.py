@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from phystrain.layers.pair import PairPotential, positive, positive_parameter, smooth_cutoff
+from phystrain.layers.pair import PairPotential, bond_lengths, positive, positive_parameter, smooth_cutoff
 from phystrain.potentials import PotentialConfig
 from phystrain.statistics import Statistics
 
@@ -24,7 +24,7 @@ class Config(PotentialConfig):
     minimum: dict[str, float] = Field(
         {},
         description="Å by pair such as O-Si, place of the minimum (1.122 sigma) at the start; "
-        "else the mean nearest distance in the data.",
+        "else the bond length in the data.",
     )
 
     def build(self, statistics: Statistics) -> "LennardJones":
@@ -41,7 +41,7 @@ class LennardJones(PairPotential):
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(statistics.species, config.cutoff)
-        minimum = self.kinds.complete(self.kinds.distances(statistics.nearest), config.minimum)
+        minimum = self.kinds.complete(bond_lengths(self.kinds.pairs, statistics), config.minimum)
         self.raw_depth = positive_parameter([config.depth] * len(minimum))
         self.raw_sigma = positive_parameter([distance / 2 ** (1 / 6) for distance in minimum])
         self.inner = config.inner_fraction * config.cutoff

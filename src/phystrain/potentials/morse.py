@@ -9,7 +9,14 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from phystrain.layers.pair import PairPotential, morse_energies, positive, positive_parameter, smooth_cutoff
+from phystrain.layers.pair import (
+    PairPotential,
+    bond_lengths,
+    morse_energies,
+    positive,
+    positive_parameter,
+    smooth_cutoff,
+)
 from phystrain.potentials import PotentialConfig
 from phystrain.statistics import Statistics
 
@@ -23,7 +30,7 @@ class Config(PotentialConfig):
     depth: float = Field(1.0, gt=0, description="eV, D at the start, of all pairs.")
     decay: float = Field(1.5, gt=0, description="1/Å, alpha at the start, of all pairs.")
     minimum: dict[str, float] = Field(
-        {}, description="Å by pair such as O-Si, rm at the start; else the mean nearest distance in the data."
+        {}, description="Å by pair such as O-Si, rm at the start; else the bond length in the data."
     )
 
     def build(self, statistics: Statistics) -> "Morse":
@@ -41,7 +48,7 @@ class Morse(PairPotential):
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(statistics.species, config.cutoff)
         n_pairs = len(self.kinds.pairs)
-        minimum = self.kinds.complete(self.kinds.distances(statistics.nearest), config.minimum)
+        minimum = self.kinds.complete(bond_lengths(self.kinds.pairs, statistics), config.minimum)
         self.raw_depth = positive_parameter([config.depth] * n_pairs)
         self.raw_decay = positive_parameter([config.decay] * n_pairs)
         self.raw_minimum = positive_parameter(minimum)

@@ -5,6 +5,7 @@ read from the scalars. Forces are minus the gradient of the energy, or, with ``h
 equivariant block of their own (same paper, section 3.3 and figure 3) and are not conservative.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -63,8 +64,8 @@ class Message(nn.Module):
         self,
         scalars: Scalars,
         vectors: Vectors | None,
-        filters: Float[Tensor, "edges parts_x_channels"],
-        directions: Float[Tensor, "edges 3"],
+        filters: Sequence[Float[Tensor, "edges 1 channels"]],
+        directions: Float[Tensor, "edges 3 1"],
         edges: Int[Tensor, "2 edges"],
     ) -> tuple[Scalars, Vectors]:
         """Scalars and vectors after the messages.
@@ -76,19 +77,12 @@ class Message(nn.Module):
             directions: unit vectors from centre to neighbour.
             edges: centre, neighbour.
         """
-        centre, neighbour = edges
-        n = len(scalars)
-        context = self.context(scalars)
-        # the part that meets vectors is multiplied by them before it is copied to the edges
-        sent = context[:, : 2 * self.channels].index_select(0, neighbour)
-        to_scalar, to_vector = (sent * filters[:, : 2 * self.channels]).split(self.channels, dim=1)
-        scalars = scalars + sum_over_edges(to_scalar, centre, n)
-        message = directions[:, :, None] * to_vector[:, None, :]
-        if vectors is None:
-            return scalars, sum_over_edges(message, centre, n)
-        gated = (context[:, None, 2 * self.channels :] * vectors).index_select(0, neighbour)
-        message = torch.addcmul(message, gated, filters[:, None, 2 * self.channels :])
-        return scalars, vectors + sum_over_edges(message, centre, n)
+        context = self.context(scalars)[:, None].split(self.channels, dim=2)
+        gained = sum_over_edges(edges, [filters[0]], context[0])
+        sent = sum_over_edges(edges, [directions, filters[1]], context[1])
+        if vectors is not None:
+            sent = vectors + sent + sum_over_edges(edges, [filters[2]], context[2] * vectors)
+        return scalars + gained.squeeze(1), sent
 
 
 class Update(nn.Module):
@@ -140,8 +134,7 @@ class PaiNN(nn.Module):
         self.updates = nn.ModuleList(
             [Update(channels, config.norm_epsilon, last=layer == layers - 1 and not direct) for layer in range(layers)]
         )
-        self.filter_widths = [message.parts * channels for message in self.messages]
-        self.filters = nn.Linear(config.radial_count, sum(self.filter_widths))
+        self.filters = nn.Linear(config.radial_count, channels * sum(message.parts for message in self.messages))
         self.readout = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 1))
         self.unit = EnergyUnit(statistics)
 
@@ -149,20 +142,23 @@ class PaiNN(nn.Module):
         """Scalar and vector features of the atoms after the last layer."""
         graph = trimmed(graph, self.cutoff)
         distances = graph.distances
-        directions = graph.vectors / distances[:, None]
-        decay = envelope(self.config.envelope, distances, self.cutoff)[:, None]
-        # the envelope multiplies the basis and the bias rather than the far larger filters
-        weight = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
-        basis = torch.cat([self.basis(distances) * decay, decay], dim=1)
-        filters = (basis @ weight.T).split(self.filter_widths, dim=1)
-
+        directions = (graph.vectors / distances[:, None])[:, :, None]
+        filters = iter(self._filters(distances))
         scalars = self.embedding(self.rows(graph.species))
         vectors = None
-        for message, update, filter_ in zip(self.messages, self.updates, filters, strict=True):
-            scalars, vectors = message(scalars, vectors, filter_, directions, graph.edges)
+        for message, update in zip(self.messages, self.updates, strict=True):
+            own = [next(filters) for _ in range(message.parts)]
+            scalars, vectors = message(scalars, vectors, own, directions, graph.edges)
             scalars, vectors = update(scalars, vectors)
         assert vectors is not None
         return scalars, vectors
+
+    def _filters(self, distances: Float[Tensor, " edges"]) -> list[Float[Tensor, "edges 1 channels"]]:
+        """The filters of all layers. The envelope multiplies the basis and the bias, not the far larger filters."""
+        decay = envelope(self.config.envelope, distances, self.cutoff)[:, None]
+        basis = torch.cat([self.basis(distances) * decay, decay], dim=1)
+        weight = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
+        return [(basis @ part.T)[:, None] for part in weight.split(self.config.channels)]
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""

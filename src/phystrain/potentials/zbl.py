@@ -42,9 +42,7 @@ class ZBL(PairPotential):
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(statistics.species, 0.0)
-        outer = [
-            wall_radius(*pair, statistics, config.fraction, config.unseen_fraction) for pair in self.kinds.pairs
-        ]
+        outer = [wall_radius(*pair, statistics, config.fraction, config.unseen_fraction) for pair in self.kinds.pairs]
         self.wall = RepulsiveWall(self.kinds, outer, config.inner_fraction)
         self.cutoff = self.wall.reach
 

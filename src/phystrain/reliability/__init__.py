@@ -5,6 +5,7 @@ and returns a :class:`Result`: raw figures, a threshold, pass or fail, and one s
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -73,9 +74,15 @@ class Result(BaseModel):
 
 
 class ReliabilityTest(PluginConfig):
-    """Base of every reliability test."""
+    """Base of every reliability test.
 
-    def __call__(self, subject: Subject) -> Result:
+    Attributes:
+        cost: 0 for seconds, 1 for a short dynamics run, 2 for a long one; cheap tests come first.
+    """
+
+    cost: ClassVar[int] = 0
+
+    def __call__(self, subject: Subject) -> Result:  # noqa: ARG002
         """Put the subject to the test.
 
         Raises:

@@ -26,7 +26,7 @@ from phystrain.train.validation import validate
 VALIDATIONS = 50
 
 
-class Interrupted(Exception):  # noqa: N818  (no error: the user asked for it)
+class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; a checkpoint has been written."""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from phystrain.config import DataConfig, Stage
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.split import split
-from phystrain.data.statistics import compute, isolated
+from phystrain.data.statistics import compute, isolated, reference_energies
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.objectives import Objective
@@ -80,7 +80,10 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     lone = everything.select(alone) if alone.any() else None
     kept = structures.select(train)
     described = kept if lone is None else Structures.concatenate([kept, lone])
-    statistics = compute(described, cutoff, data.reference_energies)
+    references = reference_energies(described, data.reference_energies)
+    for line in references.warnings:
+        say(line)
+    statistics = compute(described, cutoff, references)
     test = load(data.test) if data.test is not None else None
     _same_elements(statistics, {"validation": held_out, "test": test})
     return Labelled(

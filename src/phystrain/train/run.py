@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -201,14 +202,22 @@ class Run:
         assert stage.data is not None
         spec = stage.data.label_by
         own = isinstance(spec, str) and any(other.name == spec for other in self.config.stages)
-        teacher = load_teacher(self._model_file(str(spec)) if own else spec, base=self.base)
-        if not self._fabric.is_global_zero:
+        if own:
+            spec = str(self._model_file(str(spec)))
+        elif isinstance(spec, str) and (self.base / spec).exists():
+            spec = str(self.base / spec)
+        teacher = load_teacher(spec)
+        first = self._fabric.is_global_zero
+        if not first:
             self._fabric.barrier()  # the first process labels and fills the cache, the others read it
-        taught = relabel(structures, teacher, say=self._log)
-        if not own and self.labelled.train.labelled("energy").any():
-            seen = relabel(self.labelled.train.without_labels(), teacher, say=self._log)
-            taught = align(taught, self.labelled.train, seen)
-        if self._fabric.is_global_zero:
+        taught = relabel(structures, teacher, progress=first)
+        reference = self.labelled.train
+        if not own and reference.labelled("energy").any():
+            numbered = replace(reference, info={"number": np.arange(len(reference)).astype(str)})
+            seen = relabel(numbered, teacher, progress=first)
+            kept = reference.select(seen.info["number"].astype(np.int64))
+            taught = align(taught, kept, seen.energy)
+        if first:
             self._fabric.barrier()
         return taught
 

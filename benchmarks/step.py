@@ -1,0 +1,124 @@
+"""What a training step costs: energy and forces, the same with PITC, and with PITC and PISC.
+
+Usage: python benchmarks/step.py --data DIR [--rounds 12] [--output benchmarks/results/step.json]
+
+DIR holds 3bpa/train_300K.xyz (27-atom molecules); the quartz cells are built here. Schnet and painn have 128 channels,
+3 layers and a cut-off of 5 Å, in float32. A round times every kind of step once, in turn; medians over the rounds are
+printed, and ratios to the plain step of the same round.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.io import read
+from ase.spacegroup import crystal
+
+from phystrain import objectives
+from phystrain.allocator import keep_memory
+from phystrain.data.graphs import GraphStore
+from phystrain.data.structures import Structures
+from phystrain.files import write_text
+from phystrain.labels import Batch
+from phystrain.potentials import build
+from phystrain.statistics import Statistics
+from phystrain.train.step import TrainingStep
+
+KINDS = {
+    "energy + forces": {"energy": {}, "forces": {"weight": 10.0}},
+    "+ PITC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {}},
+    "+ PITC + PISC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {}, "pisc": {}},
+}
+
+
+def molecules(folder: Path) -> list[Atoms]:
+    """Eight molecules of 27 atoms."""
+    return read(folder / "3bpa" / "train_300K.xyz", ":8")
+
+
+def quartz() -> list[Atoms]:
+    """Four rattled cells of alpha-quartz with 72 atoms."""
+    unit = crystal(
+        ["Si", "O"],
+        [(0.4697, 0.0, 0.0), (0.4135, 0.2669, 0.1191)],
+        spacegroup=152,
+        cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
+    )
+    cells = []
+    for seed in range(4):
+        cell = unit.repeat((2, 2, 2))
+        cell.rattle(0.05, seed=seed)
+        cells.append(cell)
+    assert all(len(cell) == 72 for cell in cells)
+    return cells
+
+
+def labelled(frames: list[Atoms], reach: float, cutoff: float) -> Batch:
+    """A batch with made-up labels: only the time matters."""
+    rng = np.random.default_rng(0)
+    structures = Structures.from_ase(frames).without_labels()
+    structures = structures.with_labels(
+        energy=rng.normal(size=len(frames)), forces=rng.normal(size=structures.positions.shape)
+    )
+    return GraphStore(structures, cutoff + 2 * reach).batch(range(len(frames)))
+
+
+def stepper(potential: torch.nn.Module, terms: dict, frames: list[Atoms]):
+    """A function that makes one whole step: loss, gradient, optimiser."""
+    parsed = objectives.parse(terms)
+    batch = labelled(frames, max(term.reach for term in parsed.values()), potential.cutoff)
+    module = TrainingStep(potential, parsed)
+    optimiser = torch.optim.Adam(potential.parameters(), lr=1e-6)
+
+    def step() -> float:
+        began = time.perf_counter()
+        optimiser.zero_grad()
+        module(batch)[0].backward()
+        optimiser.step()
+        return 1000 * (time.perf_counter() - began)
+
+    return step, batch.graph.edges.shape[1]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    keep_memory()
+    rows = []
+    for system, frames in (("8 molecules of 27", molecules(options.data)), ("4 quartz cells of 72", quartz())):
+        for kind in ("schnet", "painn"):
+            torch.manual_seed(0)
+            species = sorted({int(number) for frame in frames for number in frame.numbers})
+            settings = {"kind": kind, "channels": 128, "layers": 3, "cutoff": 5.0}
+            potential = build(settings, Statistics.bare(tuple(species)))
+            steps = {name: stepper(potential, terms, frames) for name, terms in KINDS.items()}
+            for step, _ in steps.values():
+                step(), step()
+            times = {name: [] for name in steps}
+            for _ in range(options.rounds):
+                for name, (step, _) in steps.items():
+                    times[name].append(step())
+            plain = times["energy + forces"]
+            for name, (_, edges) in steps.items():
+                ratio = statistics.median(t / p for t, p in zip(times[name], plain, strict=True))
+                row = {"system": system, "network": kind, "step": name, "edges": edges}
+                row |= {"ms": round(statistics.median(times[name]), 1), "ratio": round(ratio, 2)}
+                rows.append(row)
+                print("{system:22s} {network:7s} {step:16s} {edges:6d} edges {ms:8.1f} ms {ratio:5.2f}x".format(**row))
+    if options.output:
+        facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.processor()}
+        write_text(options.output, json.dumps({**facts, "rounds": options.rounds, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,389 @@
+"""The command line. Every command is a thin call of a documented function; heavy imports wait until they are needed."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from phystrain import __version__
+from phystrain.errors import UserError
+
+app = App(
+    name="phystrain",
+    help="Interatomic potentials trained with physics, for those who have few quantum-mechanical labels.",
+    version=f"phystrain {__version__}",
+)
+
+Keys = Annotated[str | None, Parameter(help="name of this label in the file, where it is not a usual one")]
+
+
+def say(line: str) -> None:
+    """One line of what happens, on standard output, at once."""
+    print(line, flush=True)
+
+
+@app.command
+def demo(*, output: Path = Path("phystrain-demo"), seed: int = 0) -> None:
+    """Run the main job on data that ships with the package: about five minutes on two cores.
+
+    The same small network learns the same few silica frames three ways: from labels only; with the weak losses; and
+    pretrained on a classical teacher whose labels are then replayed. All three are tested on held-out structures and
+    in hot molecular dynamics. A table is printed and report.html written.
+
+    Parameters
+    ----------
+    output
+        Folder for models, plots and report. An interrupted demo goes on when run again.
+    seed
+        Of the choice of frames, the networks and the dynamics.
+    """
+    from phystrain.demo import run_demo
+
+    run_demo(output, seed=seed, say=say)
+
+
+@app.command
+def init(
+    data: Path,
+    *,
+    output: Path = Path("run.yaml"),
+    test: Path | None = None,
+    energy: Keys = None,
+    forces: Keys = None,
+    stress: Keys = None,
+    force: bool = False,
+) -> None:
+    """Write a commented run file for your data that trains without editing.
+
+    Parameters
+    ----------
+    data
+        Labelled structures: extended XYZ (plain or compressed), an ASE database, or what ASE reads with energies.
+    output
+        The run file.
+    test
+        File of structures to test on, never trained on.
+    force
+        Replace the file if it exists.
+    """
+    from phystrain.data.read import LabelKeys
+    from phystrain.files import write_text
+    from phystrain.init import propose
+
+    if output.exists() and not force:
+        raise UserError(f"{output} exists: choose another --output, or --force to replace it")
+    write_text(output, propose(data, LabelKeys(energy=energy, forces=forces, stress=stress), test=test))
+    say(f"wrote {output}; train with: phystrain train {output}")
+
+
+@app.command
+def check(data: Path, *, energy: Keys = None, forces: Keys = None, stress: Keys = None) -> None:
+    """Say what is in a file: labels and their keys, wrong units or signs, duplicates, overlaps, outliers.
+
+    Ends with exit code 2 if something is so wrong that training would fail or mislead.
+
+    Parameters
+    ----------
+    data
+        Labelled structures.
+    """
+    from phystrain.data.check import check as examine
+    from phystrain.data.read import LabelKeys, read
+
+    report = examine(read(data, keys=LabelKeys(energy=energy, forces=forces, stress=stress)))
+    say(str(report))
+    if not report.ok:
+        raise SystemExit(2)
+
+
+@app.command
+def train(
+    run_file: Path,
+    *overrides: str,
+    output: Path | None = None,
+    restart: bool = False,
+) -> None:
+    """Train all stages of a run file, test the potential and write the report.
+
+    The same command goes on where an interrupted one stopped.
+
+    Parameters
+    ----------
+    run_file
+        YAML file; 'phystrain init' writes one, 'phystrain schema' describes every field.
+    overrides
+        Changes by dotted path, such as potential.channels=128 or stages.finetune.steps=5000.
+    output
+        Run folder; runs/NAME beside the run file if not given.
+    restart
+        Forget what is in the run folder.
+    """
+    from phystrain import config
+    from phystrain.pipeline import run
+
+    settings = config.load(run_file, overrides)
+    folder = output or run_file.parent / "runs" / run_file.stem
+    run(settings, folder, base=run_file.parent, restart=restart, say=say)
+
+
+@app.command
+def fit(
+    data: Path,
+    *,
+    kind: str = "eam",
+    output: Path = Path("teacher"),
+    steps: int = 300,
+    seed: int = 0,
+    energy: Keys = None,
+    forces: Keys = None,
+    stress: Keys = None,
+    restart: bool = False,
+) -> None:
+    """Fit only a classical potential and show its dimer curves.
+
+    Parameters
+    ----------
+    data
+        Labelled structures.
+    kind
+        Of the potential: eam, morse, lennard_jones.
+    output
+        Run folder.
+    steps
+        Of the optimiser.
+    """
+    from phystrain.pipeline import fit_classical
+
+    keys = {"energy": energy, "forces": forces, "stress": stress}
+    fit_classical(data, output, kind=kind, steps=steps, seed=seed, keys=keys, restart=restart, say=say)
+
+
+@app.command
+def augment(
+    data: Path,
+    *,
+    teacher: str,
+    output: Path = Path("augmented.xyz"),
+    kind: str = "pull_perturb",
+    rounds: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Write perturbed structures with the labels of a teacher, as extended XYZ for any trainer.
+
+    Parameters
+    ----------
+    data
+        Structures to start from.
+    teacher
+        Run folder or model file, or an ASE calculator as module:attribute.
+    output
+        File; .gz, .bz2 and .xz compress.
+    kind
+        Of augmentation: pull_perturb, rattle, strain.
+    rounds
+        Of pull_perturb.
+    """
+    from phystrain.pipeline import augment_file
+
+    settings = {"kind": kind} | ({"rounds": rounds} if rounds is not None else {})
+    augment_file(data, output, teacher=teacher, settings=settings, seed=seed, say=say)
+
+
+@app.command
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    output: Path | None = None,
+    energy: Keys = None,
+    forces: Keys = None,
+    stress: Keys = None,
+) -> None:
+    """Errors of a model on labelled structures: in all, per element and per group, with parity plots.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    data
+        Labelled structures.
+    output
+        Folder for parity plots and figures; none are written if not given.
+    """
+    from phystrain.pipeline import evaluate_model
+
+    keys = {"energy": energy, "forces": forces, "stress": stress}
+    evaluate_model(model, data, output=output, keys=keys, say=say)
+
+
+@app.command
+def audit(
+    model: Path,
+    *,
+    start: Path | None = None,
+    temperature: list[float] | None = None,
+    replicas: int = 4,
+    picoseconds: float = 2.0,
+    timestep: float = 1.0,
+    output: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Put a model to the reliability tests.
+
+    Dimer curves of its element pairs, finite differences, energy drift and survival in hot dynamics.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    start
+        Structures to start dynamics from; labelled ones also give errors. The run's own test or training data if
+        not given.
+    temperature
+        K; repeat for several. That of the training data first.
+    output
+        Folder for results, plots and page; MODEL-audit if not given.
+    """
+    from phystrain.pipeline import audit_model
+
+    audit_model(
+        model,
+        start=start,
+        temperatures=temperature,
+        replicas=replicas,
+        picoseconds=picoseconds,
+        timestep=timestep,
+        output=output,
+        seed=seed,
+        say=say,
+    )
+
+
+@app.command
+def md(
+    model: Path,
+    start: Path,
+    *,
+    temperature: float,
+    picoseconds: float = 10.0,
+    timestep: float = 1.0,
+    ensemble: str = "nvt",
+    replicas: int = 1,
+    output: Path = Path("trajectory.xyz"),
+    every: int = 100,
+    seed: int = 0,
+) -> None:
+    """Molecular dynamics with guards that stop what becomes unphysical, name the reason and keep the frame.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    start
+        Structure, or several that run side by side.
+    temperature
+        K.
+    timestep
+        fs.
+    ensemble
+        nvt (Langevin) or nve (velocity Verlet).
+    replicas
+        Copies of each structure, with velocities of their own.
+    output
+        Frames, extended XYZ; failing frames go to OUTPUT with '-failed' in its name.
+    every
+        Steps between frames.
+    """
+    from phystrain.pipeline import run_md
+
+    run_md(
+        model,
+        start,
+        temperature=temperature,
+        picoseconds=picoseconds,
+        timestep=timestep,
+        ensemble=ensemble,
+        replicas=replicas,
+        output=output,
+        every=every,
+        seed=seed,
+        say=say,
+    )
+
+
+@app.command
+def compare(*runs: Path, output: Path = Path("comparison")) -> None:
+    """Put finished runs or audits side by side: one table, one page.
+
+    Parameters
+    ----------
+    runs
+        Run folders or audit folders.
+    output
+        Folder for the page and plots.
+    """
+    from phystrain.pipeline import compare_runs
+
+    compare_runs(runs, output, say=say)
+
+
+@app.command
+def schema() -> None:
+    """Print the JSON schema of run files, for editors and for reading."""
+    import json
+
+    from phystrain.config import RunConfig
+
+    say(json.dumps(RunConfig.model_json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command
+def info(model: Path | None = None, *, kinds: bool = False) -> None:
+    """Say what a model file is; with --kinds, what can be named in a run file.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    kinds
+        List every potential, objective, augmentation and reliability test.
+    """
+    from phystrain.pipeline import describe_kinds, describe_model
+
+    if model is None and not kinds:
+        raise UserError("give a model file or run folder, or --kinds")
+    if kinds:
+        say(describe_kinds())
+    if model is not None:
+        say(describe_model(model))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors that a person can mend end in a line or two and exit code 2, Ctrl-C in 130."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(tokens, exit_on_error=False, print_error=False)
+    except UserError as error:
+        _fail(str(error))
+    except CycloptsError as error:
+        _fail(f"{' '.join(str(error).split())} See 'phystrain {tokens[0] if tokens else ''} --help'.")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        again = f"phystrain {' '.join(tokens)}"
+        hint = f" Go on with: {again}" if tokens and tokens[0] in ("train", "demo", "fit", "augment") else ""
+        print(f"\nstopped.{hint}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _fail(message: str) -> None:
+    print(f"phystrain: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

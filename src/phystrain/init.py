@@ -1,0 +1,102 @@
+"""A commented run file for the user's own data."""
+
+from pathlib import Path
+
+import yaml
+from ase.data import chemical_symbols
+
+from phystrain import recipes
+from phystrain.data.read import LabelKeys, read
+from phystrain.data.statistics import isolated
+from phystrain.data.structures import Structures
+from phystrain.errors import UserError
+
+ATOMS_PER_STEP = 300
+FEWEST = 4
+
+
+def propose(data: Path | str, keys: LabelKeys | None = None, *, test: Path | str | None = None) -> str:
+    """Text of a run file that trains on ``data`` as it stands.
+
+    Args:
+        data: file with labelled structures.
+        keys: names of the labels where they are not the usual ones.
+        test: file with test structures.
+
+    Raises:
+        UserError: the file cannot be read, or holds too few structures with energies.
+    """
+    found = read(data, keys=keys)
+    structures = found.structures.select(~isolated(found.structures))
+    labelled = int(structures.labelled("energy").sum())
+    if labelled < FEWEST:
+        raise UserError(f"{data} has {labelled} structures with energies; training needs {FEWEST} at the very least")
+    quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
+    batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
+    variant = recipes.recommended(quantities, periodic=bool(structures.pbc.all(axis=1).any()))
+    settings = {"stages": recipes.stages(variant, quantities=quantities, batch_size=batch_size, **_lengths(labelled))}
+    chosen = {name: value for name, value in (keys.model_dump() if keys else {}).items() if value}
+    elements = " ".join(chemical_symbols[number] for number in structures.elements)
+    return _HEAD.format(
+        data=data,
+        frames=len(structures),
+        atoms=len(structures.positions),
+        elements=elements,
+        labels=", ".join(quantities),
+        variant=recipes.VARIANTS[variant],
+        file=yaml.safe_dump(str(data), default_style='"').strip(),
+        keys=f"\n  keys: {yaml.safe_dump(chosen, default_flow_style=True).strip()}" if chosen else "",
+        test=f"\n  test: {yaml.safe_dump(str(test), default_style=chr(34)).strip()}" if test else "",
+        valid_fraction=_valid_fraction(structures),
+    ) + _with_comments(settings)
+
+
+def _lengths(labelled: int) -> dict[str, int]:
+    """Steps of the stages: more data, longer training, up to what two cores do in an hour."""
+    steps = int(min(20_000, max(1_500, 20 * labelled)))
+    return {"steps": steps, "pretrain_steps": min(5_000, max(1_000, steps // 2))}
+
+
+def _valid_fraction(structures: Structures) -> float:
+    """A tenth, but at least two structures and at most two hundred."""
+    return round(min(max(0.1, 2 / len(structures)), 200 / len(structures), 0.5), 4)
+
+
+def _with_comments(settings: dict) -> str:
+    text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110)
+    lines = []
+    for line in text.splitlines():
+        for start, comment in _COMMENTS.items():
+            if line.strip().startswith(start):
+                indent = line[: len(line) - len(line.lstrip(" -"))].replace("-", " ")
+                lines.append(f"{indent}# {comment}")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+_COMMENTS = {
+    "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
+    "label_by:": "structures pulled and perturbed far from equilibrium, labelled by it",
+    "replay:": "its labels stay in the loss at a small weight, so that nothing is forgotten",
+}
+
+_HEAD = """\
+# Written by 'phystrain init' for {data}:
+# {frames} structures, {atoms} atoms, elements {elements}; labels: {labels}.
+# Train with 'phystrain train THIS_FILE'; change any field there too, as in 'stages.finetune.steps=5000'.
+# Every field and its default: 'phystrain schema'.
+potential: {{kind: painn, channels: 64, layers: 2, cutoff: 5.0}}
+
+data:
+  train: {file}{keys}{test}
+  valid_fraction: {valid_fraction}
+  # 'isolated' takes energies of isolated atoms from single-atom frames, 'fit' fits them; or give them: {{H: -13.6}}
+  reference_energies: auto
+
+# After training the potential is tested in molecular dynamics. Put your own temperatures (K) here.
+reliability: {{temperatures: [300.0], replicas: 4, picoseconds: 2.0, timestep: 1.0}}
+
+seed: 0
+
+# {variant}
+"""

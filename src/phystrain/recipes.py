@@ -1,0 +1,96 @@
+"""Recommended stages: what ``init`` proposes, ``demo`` compares and the benchmarks measure.
+
+The settings are the ones that the studies in ``benchmarks/`` favour; see docs/decisions.md.
+"""
+
+from typing import Any
+
+VARIANTS = {
+    "labels only": "the network and the labels, nothing else",
+    "weak losses": "with PITC and PISC beside the labels",
+    "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
+    "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
+}
+
+FORCES_WEIGHT = 10.0
+REPLAY_WEIGHT = 0.03
+WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
+
+
+def recommended(quantities: tuple[str, ...], *, periodic: bool) -> str:
+    """The variant that ``init`` proposes.
+
+    Args:
+        quantities: labels in the data; without forces a classical teacher cannot be fitted.
+        periodic: whether there are crystals or liquids; EAM is no teacher for molecules.
+    """
+    return "all physics" if periodic and "forces" in quantities else "weak losses"
+
+
+def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
+    """Terms of the loss for the labels there are.
+
+    Args:
+        quantities: any of energy, forces, stress.
+    """
+    terms: dict[str, Any] = {"energy": {"weight": 1.0}}
+    if "forces" in quantities:
+        terms["forces"] = {"weight": FORCES_WEIGHT}
+    if "stress" in quantities:
+        terms["stress"] = {"weight": 1.0}
+    return terms
+
+
+def teacher_stage(quantities: tuple[str, ...], steps: int = 300) -> dict[str, Any]:
+    """The classical potential, fitted to the same few labels."""
+    return {
+        "name": "teacher",
+        "potential": {"kind": "eam"},
+        "objectives": supervised(quantities),
+        "steps": steps,
+        "batch_size": 10,
+        "average": 0.0,
+        "optimiser": {"learning_rate": 0.03},
+    }
+
+
+def pretrain_stage(steps: int, batch_size: int) -> dict[str, Any]:
+    """The network on the teacher's labels of pulled and perturbed structures."""
+    return {
+        "name": "pretrain",
+        "data": {"augment": {"kind": "pull_perturb", "rounds": 5}, "label_by": "teacher"},
+        "objectives": supervised(("energy", "forces")),
+        "steps": steps,
+        "batch_size": batch_size,
+    }
+
+
+def stages(
+    variant: str,
+    *,
+    quantities: tuple[str, ...] = ("energy", "forces"),
+    steps: int = 1200,
+    pretrain_steps: int = 1000,
+    batch_size: int = 4,
+) -> list[dict[str, Any]]:
+    """The stages of a variant, as they would stand in a run file.
+
+    Args:
+        variant: one of :data:`VARIANTS`.
+        quantities: labels in the data.
+        steps: of training on the labels.
+        pretrain_steps: of training on the teacher.
+        batch_size: structures a step.
+    """
+    finetune: dict[str, Any] = {
+        "name": "finetune",
+        "objectives": supervised(quantities),
+        "steps": steps,
+        "batch_size": batch_size,
+    }
+    if variant in ("weak losses", "all physics"):
+        finetune["objectives"] |= WEAK
+    if variant in ("labels only", "weak losses"):
+        return [finetune]
+    finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain", "weight": REPLAY_WEIGHT}}
+    return [teacher_stage(quantities), pretrain_stage(pretrain_steps, batch_size), finetune]

@@ -1,0 +1,27 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+@pytest.mark.parametrize("names", ["energy,forces,stress,pitc,pisc", "forces"])
+def test_two_processes_have_the_gradient_of_one(names, tmp_path):
+    script = Path(__file__).with_name("gradients.py")
+    results = []
+    for processes in (1, 2):
+        output = tmp_path / f"{processes}.safetensors"
+        command = [sys.executable, script, str(processes), names, output]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(load_file(output))
+    one, two = results
+    assert one.keys() == two.keys()
+    scale = max(float(gradient.abs().max()) for gradient in one.values())
+    assert scale > 0
+    for name, gradient in one.items():
+        torch.testing.assert_close(two[name], gradient, rtol=1e-6, atol=1e-10 * scale, msg=name)

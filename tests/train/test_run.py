@@ -1,0 +1,121 @@
+import csv
+import json
+
+import pytest
+import torch
+
+from phystrain import config
+from phystrain.errors import UserError
+from phystrain.saving import load_model, read_state
+from phystrain.train.loop import Interrupted, Training
+from phystrain.train.run import Run
+
+
+def train(run_config, folder, **options):
+    return Run(run_config, folder, say=lambda line: None, **options).train()
+
+
+def weights(path):
+    return read_state(path)[0]
+
+
+def test_the_whole_road(run_config, tmp_path):
+    model = train(run_config, tmp_path / "run")
+    saved = load_model(tmp_path / "run")
+    assert saved.path == model
+    assert {14, 8} == set(saved.statistics.species)
+    names = {path.name for path in (tmp_path / "run" / "model").iterdir()}
+    assert names == {"teacher.safetensors", "pretrain.safetensors", "finetune.safetensors", "model.safetensors"}
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    finetune = [row for row in rows if row["stage"] == "finetune"]
+    assert [int(row["step"]) for row in finetune] == [4, 8, 12]
+    assert all(float(row["valid_forces_mae"]) > 0 and float(row["train_replay_forces"]) > 0 for row in finetune)
+    record = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert len(record["indices"]["train"]) == 4
+    assert not set(record["indices"]["train"]) & set(record["indices"]["valid"])
+    assert config.load(tmp_path / "run" / "config.yaml") == run_config
+
+
+def test_same_seed_same_result_and_another_seed_another(run_config, tmp_path):
+    first, second = (weights(train(run_config, tmp_path / name)) for name in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    other = weights(train(run_config.model_copy(update={"seed": 1}), tmp_path / "c"))
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("stop_at", [3, 9, 15, 21, 25])
+def test_a_stopped_run_resumes_bit_for_bit(run_config, tmp_path, monkeypatch, stop_at):
+    whole = weights(train(run_config, tmp_path / "whole"))
+    count = 0
+    one_step = Training._one_step
+
+    def counted(self):
+        nonlocal count
+        count += 1
+        if count == stop_at:
+            self._should_stop = lambda: True
+        return one_step(self)
+
+    monkeypatch.setattr(Training, "_one_step", counted)
+    with pytest.raises(Interrupted):
+        train(run_config, tmp_path / "cut")
+    monkeypatch.setattr(Training, "_one_step", one_step)
+    resumed = weights(train(run_config, tmp_path / "cut"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    metrics = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader((tmp_path / n / "metrics.csv").open())]
+        for n in ("whole", "cut")
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_other_settings_in_the_same_folder_are_refused(run_config, tmp_path):
+    train(run_config, tmp_path / "run")
+    other = run_config.model_copy(update={"seed": 5})
+    with pytest.raises(UserError, match="other settings"):
+        train(other, tmp_path / "run")
+    train(other, tmp_path / "run", restart=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(run_config, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds no run"):
+        train(run_config, tmp_path / "mine", restart=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_early_stopping_ends_a_stage(settings, tmp_path):
+    settings["stages"] = [settings["stages"][0] | {"steps": 400, "validate_every": 1, "early_stopping": {"patience": 3}}]
+    settings["stages"][0]["optimiser"] = {"learning_rate": 1e-9}
+    settings["stages"][0]["early_stopping"]["minimum_gain"] = 0.01
+    train(config.check(settings), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert len(rows) == 4
+
+
+def test_training_lowers_the_error(settings, tmp_path):
+    settings["stages"] = [settings["stages"][2] | {"steps": 80, "init_from": None, "replay": None}]
+    train(config.check(settings), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert float(rows[-1]["valid_forces_mae"]) < 0.8 * float(rows[0]["valid_forces_mae"])
+
+
+def test_energies_alone(settings, tmp_path):
+    stage = {"name": "energies", "objectives": {"energy": {}, "pitc": {}}, "steps": 3}
+    settings["stages"] = [stage]
+    train(config.check(settings), tmp_path / "run")
+
+
+def test_an_objective_without_labels_is_refused_before_training(settings, tmp_path):
+    settings["stages"][2]["objectives"]["stress"] = {}
+    with pytest.raises(UserError, match=r"objective 'stress' needs stress"):
+        train(config.check(settings), tmp_path / "run")
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_weights_of_another_potential_are_refused(settings, tmp_path):
+    settings["stages"][1]["potential"] = {"kind": "painn", "channels": 4, "layers": 1, "cutoff": 3.5}
+    with pytest.raises(UserError, match="belong to another potential"):
+        train(config.check(settings), tmp_path / "run")
