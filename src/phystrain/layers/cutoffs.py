@@ -32,7 +32,7 @@ def polynomial(distances: Float[Tensor, " edges"], cutoff: float, power: int = 6
 
 
 def cosine(distances: Float[Tensor, " edges"], cutoff: float) -> Float[Tensor, " edges"]:
-    """``(cos(pi r / cutoff) + 1) / 2`` (Behler 2011, doi:10.1063/1.3553717): once differentiable, as published with SchNet.
+    """``(cos(pi r / cutoff) + 1) / 2``: once continuously differentiable (Behler 2011, doi:10.1063/1.3553717).
 
     Args:
         distances: (edges,) Å.

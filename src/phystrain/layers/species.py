@@ -42,4 +42,6 @@ class SpeciesRows(nn.Module):
     def _complaint(self, unknown: Int[Tensor, " unknown"]) -> str:
         names = ", ".join(chemical_symbols[number] for number in unknown.unique().tolist())
         known = ", ".join(chemical_symbols[number] for number in torch.nonzero(self.row_of >= 0).flatten().tolist())
-        return f"the potential does not know {names}; it was made for {known}.\nTrain it on structures with {names} in them."
+        return (
+            f"the potential knows {known}, not {names}.\nTrain it on data with {names}, or leave these structures out."
+        )

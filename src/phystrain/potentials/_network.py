@@ -26,11 +26,12 @@ class NetworkConfig(PotentialConfig):
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     preset: str = Field("", description="name of a published set of sizes that replaces the defaults")
-    channels: int = Field(64, ge=1, description="features of an atom")
+    channels: int = Field(64, ge=2, description="features of an atom")
     layers: int = Field(2, ge=1, description="rounds of messages")
     cutoff: float = Field(5.0, gt=0, description="Å, radius of the neighbourhood")
     envelope: Envelope = Field(
-        "polynomial", description="decay of a message at the cut-off: twice (polynomial) or once (cosine) differentiable"
+        "polynomial",
+        description="decay of a message at the cut-off: twice (polynomial) or once (cosine) differentiable",
     )
     radial_basis: RadialBasis = Field("bessel", description="functions of the distance that filters are made from")
     radial_count: int = Field(20, ge=2, description="number of these functions")

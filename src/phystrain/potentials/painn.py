@@ -1,8 +1,9 @@
 """PaiNN: messages between atoms that carry scalar and vector features.
 
-Source: Schütt, Unke, Gastegger 2021, arXiv:2102.03150. Vector features are vectors under rotation; the energy is
-read from the scalars. Forces are minus the gradient of the energy, or, with ``head: direct``, come from a gated
-equivariant block of their own (same paper, section 3.3 and figure 3) and are not conservative.
+Source: Schütt, Unke, Gastegger 2021, arXiv:2102.03150. Vector features turn with the structure; the energy is read
+from the scalars. Forces are minus the gradient of the energy or, with ``head: direct``, an output of their own
+(section 3.3, figure 3) that is cheaper and not conservative. What cannot matter is left out: the part of the
+first layer that would multiply vectors that are still zero, and a last update of vectors that nothing reads.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.gated import GatedEquivariant, smooth_norm
 from phystrain.layers.radial import radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
@@ -37,11 +39,11 @@ class Config(NetworkConfig):
         "conservative", description="forces as minus the gradient of the energy, or from an output of their own"
     )
     norm_epsilon: float = Field(
-        1e-4, gt=0, description="added to squared vector norms; published 1e-8, larger is smoother where vectors vanish"
+        1e-4, gt=0, description="added to squared vector norms; larger is smoother where vectors vanish (usual: 1e-8)"
     )
 
     def build(self, statistics: Statistics) -> "PaiNN":
-        return PaiNN(self, statistics)
+        return (DirectPaiNN if self.head == "direct" else PaiNN)(self, statistics)
 
 
 class Message(nn.Module):
@@ -49,22 +51,21 @@ class Message(nn.Module):
 
     Args:
         channels: features of an atom.
-        first: in the first layer all vectors are zero, and what multiplies them is left out.
+        first: there are no vectors yet.
     """
 
     def __init__(self, channels: int, *, first: bool) -> None:
         super().__init__()
         self.channels = channels
-        self.parts = 2 if first else 3
         self.context = nn.Sequential(
-            nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, self.parts * channels)
+            nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, (2 if first else 3) * channels)
         )
 
     def forward(
         self,
         scalars: Scalars,
         vectors: Vectors | None,
-        filters: Sequence[Float[Tensor, "edges 1 channels"]],
+        filters: Sequence[Float[Tensor, "edges channels"]],
         directions: Float[Tensor, "edges 3 1"],
         edges: Int[Tensor, "2 edges"],
     ) -> tuple[Scalars, Vectors]:
@@ -73,16 +74,22 @@ class Message(nn.Module):
         Args:
             scalars: features of the atoms.
             vectors: the same; none in the first layer.
-            filters: one factor for each edge, part and channel.
+            filters: factors of the channels of each edge: of the messages from scalars to scalars, from scalars to
+                vectors and from vectors to vectors.
             directions: unit vectors from centre to neighbour.
             edges: centre, neighbour.
         """
-        context = self.context(scalars)[:, None].split(self.channels, dim=2)
-        gained = sum_over_edges(edges, [filters[0]], context[0])
-        sent = sum_over_edges(edges, [directions, filters[1]], context[1])
-        if vectors is not None:
-            sent = vectors + sent + sum_over_edges(edges, [filters[2]], context[2] * vectors)
-        return scalars + gained.squeeze(1), sent
+        centre, neighbour = edges
+        atoms = len(scalars)
+        context = self.context(scalars).split(self.channels, dim=1)
+        scalars = scalars + sum_over_edges(context[0].index_select(0, neighbour) * filters[0], centre, atoms)
+        message = (context[1].index_select(0, neighbour) * filters[1])[:, None] * directions
+        if vectors is None:
+            return scalars, sum_over_edges(message, centre, atoms)
+        # vectors meet their context before they are copied to the edges, where the product would be dearer
+        gated = (context[2][:, None] * vectors).index_select(0, neighbour)
+        message = message + gated * filters[2][:, None]
+        return scalars, vectors + sum_over_edges(message, centre, atoms)
 
 
 class Update(nn.Module):
@@ -90,27 +97,27 @@ class Update(nn.Module):
 
     Args:
         channels: features of an atom.
-        epsilon: added to the squared norm.
-        last: the vectors are not needed any more, and what would update them is left out.
+        epsilon: added to the squared norms.
+        last: nothing reads the vectors afterwards.
     """
 
     def __init__(self, channels: int, epsilon: float, *, last: bool) -> None:
         super().__init__()
         self.channels = channels
         self.epsilon = epsilon
-        self.parts = 2 if last else 3
+        self.last = last
         self.mix = nn.Linear(channels, 2 * channels, bias=False)
         self.gates = nn.Sequential(
-            nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, self.parts * channels)
+            nn.Linear(2 * channels, channels), nn.SiLU(), nn.Linear(channels, (2 if last else 3) * channels)
         )
 
     def forward(self, scalars: Scalars, vectors: Vectors) -> tuple[Scalars, Vectors]:
-        """Scalars and vectors after the update; in the last layer the vectors as they were."""
+        """Scalars and vectors after the exchange; the vectors as they were if this is the last one."""
         u, v = self.mix(vectors).split(self.channels, dim=2)
-        norm = torch.sqrt((v * v).sum(dim=1) + self.epsilon)
-        gates = self.gates(torch.cat([scalars, norm], dim=1)).split(self.channels, dim=1)
+        features = torch.cat([scalars, smooth_norm(v, self.epsilon)], dim=1)
+        gates = self.gates(features).split(self.channels, dim=1)
         scalars = scalars + gates[0] + gates[1] * (u * v).sum(dim=1)
-        return scalars, vectors if self.parts == 2 else vectors + gates[2][:, None, :] * u
+        return scalars, vectors if self.last else vectors + gates[2][:, None] * u
 
 
 class PaiNN(nn.Module):
@@ -125,18 +132,29 @@ class PaiNN(nn.Module):
         super().__init__()
         self.config = config
         self.cutoff = config.cutoff
-        direct = config.head == "direct"
-        channels, layers = config.channels, config.layers
+        channels, final = config.channels, config.layers - 1
         self.rows = SpeciesRows(statistics.species)
         self.embedding = nn.Embedding(len(statistics.species), channels)
         self.basis = radial_basis(config.radial_basis, config.radial_count, config.cutoff)
-        self.messages = nn.ModuleList([Message(channels, first=layer == 0) for layer in range(layers)])
+        self.messages = nn.ModuleList([Message(channels, first=layer == 0) for layer in range(config.layers)])
         self.updates = nn.ModuleList(
-            [Update(channels, config.norm_epsilon, last=layer == layers - 1 and not direct) for layer in range(layers)]
+            [
+                Update(channels, config.norm_epsilon, last=layer == final and config.head == "conservative")
+                for layer in range(config.layers)
+            ]
         )
-        self.filters = nn.Linear(config.radial_count, channels * sum(message.parts for message in self.messages))
+        self.filters = nn.Linear(config.radial_count, (3 * config.layers - 1) * channels)
         self.readout = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 1))
         self.unit = EnergyUnit(statistics)
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        scalars, _ = self.features(graph)
+        return self.energies_of(scalars)
+
+    def energies_of(self, scalars: Scalars) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV, read from the features."""
+        return self.unit(self.readout(scalars).squeeze(1))
 
     def features(self, graph: AtomGraph) -> tuple[Scalars, Vectors]:
         """Scalar and vector features of the atoms after the last layer."""
@@ -144,23 +162,44 @@ class PaiNN(nn.Module):
         distances = graph.distances
         directions = (graph.vectors / distances[:, None])[:, :, None]
         filters = iter(self._filters(distances))
-        scalars = self.embedding(self.rows(graph.species))
-        vectors = None
+        scalars, vectors = self.embedding(self.rows(graph.species)), None
         for message, update in zip(self.messages, self.updates, strict=True):
-            own = [next(filters) for _ in range(message.parts)]
+            own = [next(filters) for _ in range(2 if vectors is None else 3)]
             scalars, vectors = message(scalars, vectors, own, directions, graph.edges)
             scalars, vectors = update(scalars, vectors)
         assert vectors is not None
         return scalars, vectors
 
-    def _filters(self, distances: Float[Tensor, " edges"]) -> list[Float[Tensor, "edges 1 channels"]]:
-        """The filters of all layers. The envelope multiplies the basis and the bias, not the far larger filters."""
+    def _filters(self, distances: Float[Tensor, " edges"]) -> list[Float[Tensor, "edges channels"]]:
+        """Filters of all parts of all layers. The envelope multiplies basis and bias, not the larger filters."""
         decay = envelope(self.config.envelope, distances, self.cutoff)[:, None]
         basis = torch.cat([self.basis(distances) * decay, decay], dim=1)
         weight = torch.cat([self.filters.weight, self.filters.bias[:, None]], dim=1)
-        return [(basis @ part.T)[:, None] for part in weight.split(self.config.channels)]
+        return [basis @ part.T for part in weight.split(self.config.channels)]
 
-    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV."""
-        scalars, _ = self.features(graph)
-        return self.unit(self.readout(scalars).squeeze(1))
+
+class DirectPaiNN(PaiNN):
+    """The network with forces of their own.
+
+    Args:
+        config: sizes.
+        statistics: elements and scales of the training data.
+    """
+
+    def __init__(self, config: Config, statistics: Statistics) -> None:
+        super().__init__(config, statistics)
+        half = config.channels // 2
+        self.force_blocks = nn.ModuleList(
+            [
+                GatedEquivariant(config.channels, half, config.norm_epsilon),
+                GatedEquivariant(half, 1, config.norm_epsilon),
+            ]
+        )
+
+    def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
+        """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
+        features, vectors = self.features(graph)
+        scalars = features
+        for block in self.force_blocks:
+            scalars, vectors = block(scalars, vectors)
+        return self.energies_of(features), self.unit.scale * vectors.squeeze(2)

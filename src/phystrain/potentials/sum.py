@@ -1,10 +1,9 @@
-"""The sum of several potentials, such as a network and the energies of isolated atoms, or a network and a wall."""
+"""Sum of potentials: reference energies, a classical prior and a network that learns the rest (delta learning)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import torch
 from jaxtyping import Float
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from torch import Tensor, nn
 
 from phystrain import registry
@@ -12,79 +11,87 @@ from phystrain.derive import Potential
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.potentials import PotentialConfig
+from phystrain.potentials._network import trimmed
 from phystrain.statistics import Statistics
 
-TRIM_RATIO = 1.15
-"""A term whose cut-off is smaller than the list's by more than this factor gets a list of its own."""
+TermConfig = Annotated[
+    SerializeAsAny[PotentialConfig], BeforeValidator(lambda settings: registry.parse("potentials", settings))
+]
 
 
 class Config(PotentialConfig):
-    """Sum of potentials, each by a name of its own."""
+    """Sum of potentials, each with its own settings."""
 
     kind: Literal["sum"] = "sum"
-    terms: dict[str, Any] = Field(min_length=1, description="settings of each potential, 'kind' included, by name")
-
-    @property
-    def trains_reference(self) -> bool:
-        return all(config.trains_reference for config in self.terms.values())
+    terms: dict[str, TermConfig] = Field(min_length=1, description="settings of each potential, by a name of choice")
 
     @field_validator("terms")
     @classmethod
-    def _parse(cls, terms: dict[str, Any]) -> dict[str, Any]:
-        return {name: registry.parse("potentials", settings) for name, settings in terms.items()}
+    def _usable_names(cls, terms: dict[str, Any]) -> dict[str, Any]:
+        for name in terms:
+            if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+                raise ValueError(f"{name!r} cannot be the name of a term; use a plain word such as 'network'")
+        return terms
 
-    def build(self, statistics: Statistics) -> "SumPotential":
-        built = {name: config.build(statistics) for name, config in self.terms.items()}
-        return DirectSumPotential(built) if any(hasattr(term, "heads") for term in built.values()) else SumPotential(built)
+    def build(self, statistics: Statistics) -> "Sum":
+        terms: dict[str, Any] = {name: settings.build(statistics) for name, settings in self.terms.items()}
+        direct = [name for name, term in terms.items() if hasattr(term, "heads")]
+        if not direct:
+            return Sum(terms)
+        if moving := [name for name, term in terms.items() if name != direct[0] and term.cutoff > 0]:
+            raise UserError(
+                f"sum: {direct[0]} has forces of its own, which do not add to those of {moving[0]}.\n"
+                f"Use 'head: conservative' in {direct[0]}, or only terms without forces, such as reference_energy."
+            )
+        return DirectSum(terms, direct[0])
 
 
-class SumPotential(nn.Module):
-    """Adds atomic energies.
+class Sum(nn.Module):
+    """Sum of conservative potentials.
 
     Args:
         terms: potentials by name.
     """
 
-    def __init__(self, terms: dict[str, nn.Module]) -> None:
+    terms: Any  # an nn.ModuleDict of potentials
+
+    def __init__(self, terms: dict[str, Any]) -> None:
         super().__init__()
         self.terms = nn.ModuleDict(terms)
-        self.cutoff = max(float(term.cutoff) for term in terms.values())  # type: ignore[arg-type]
+        self.cutoff = max(float(term.cutoff) for term in terms.values())
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV, in the highest precision of the terms."""
-        return _total([term.atomic_energies(_cut(graph, term)) for term in self.terms.values()])  # type: ignore[operator]
+        """(atoms,) eV, in the highest precision among the terms."""
+        return self._sum_energies(graph, skip="")
+
+    def _sum_energies(self, graph: AtomGraph, skip: str) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV of all terms but one."""
+        total = graph.positions.new_zeros(graph.n_atoms)
+        for name, term in self.terms.items():
+            if name != skip:
+                total = total + term.atomic_energies(_reach(graph, term))
+        return total
 
 
-class DirectSumPotential(SumPotential):
-    """The same where one term has a direct force head and no other depends on positions.
+class DirectSum(Sum):
+    """A potential with forces of its own and others that have none at all.
 
-    Raises:
-        UserError: a second term would add forces that only its gradient knows.
+    Args:
+        terms: potentials by name.
+        direct: name of the one with forces of its own.
     """
 
-    def __init__(self, terms: dict[str, nn.Module]) -> None:
+    def __init__(self, terms: dict[str, Any], direct: str) -> None:
         super().__init__(terms)
-        moving = [name for name, term in terms.items() if float(term.cutoff) > 0]  # type: ignore[arg-type]
-        if len(moving) > 1:
-            raise UserError(
-                f"sum: {' and '.join(moving)} cannot be added, because one of them has 'head: direct'. "
-                f"Use 'head: conservative'"
-            )
-        self._direct = moving[0]
+        self.direct = direct
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
-        """(atoms,) eV and (atoms, 3) eV/Å."""
-        direct = self.terms[self._direct]
-        energies, forces = direct.heads(_cut(graph, direct))  # type: ignore[operator]
-        others = [t.atomic_energies(_cut(graph, t)) for name, t in self.terms.items() if name != self._direct]  # type: ignore[operator]
-        return _total([energies, *others]), forces
+        """Atomic energies (atoms,) eV of all terms and forces (atoms, 3) eV/Å of the one that has them."""
+        term = self.terms[self.direct]
+        energies, forces = term.heads(_reach(graph, term))
+        return energies + self._sum_energies(graph, skip=self.direct), forces
 
 
-def _cut(graph: AtomGraph, term: nn.Module) -> AtomGraph:
-    assert isinstance(term, Potential)
-    return graph.within(term.cutoff) if 0 < term.cutoff * TRIM_RATIO < graph.cutoff else graph
-
-
-def _total(energies: list[Tensor]) -> Tensor:
-    """Sum in the widest precision of the parts."""
-    return torch.stack([energy.to(torch.float64) for energy in energies]).sum(0) if len(energies) > 1 else energies[0]
+def _reach(graph: AtomGraph, term: Potential) -> AtomGraph:
+    """The graph as far as a term looks; unchanged for one that looks at no neighbours."""
+    return trimmed(graph, term.cutoff) if term.cutoff > 0 else graph

@@ -106,12 +106,12 @@ class Training:
         with bar() as display:
             task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
             while self.step < self.steps and not self._finished_early():
-                loss, means = self._one_step()
+                means = self._one_step()
                 self.step += 1
                 display.advance(task)
                 if self.step % self._every == 0 or self.step == self.steps:
                     elapsed = self._seconds + time.monotonic() - started
-                    display.update(task, note=self._validate(loss, means, elapsed))
+                    display.update(task, note=self._validate(means, elapsed))
                 now = time.monotonic()
                 stop = self._should_stop()
                 if stop or now - saved >= self._checkpoint_seconds:
@@ -122,7 +122,8 @@ class Training:
         use_best = self._stage.select == "best" and self._best_weights
         return self._best_weights if use_best else self._current()
 
-    def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def _one_step(self) -> dict[str, Tensor]:
+        """Make a step; the mean of each term of the loss."""
         material, device = self._material, self._fabric.device
         for group in self._optimiser.param_groups:
             group["lr"] = self._rate.at(self.step)
@@ -142,14 +143,14 @@ class Training:
         self._fabric_optimiser.step()
         if self._averaged is not None:
             self._averaged.update_parameters(self._potential)
-        return loss, means
+        return means
 
     def _current(self) -> dict[str, Tensor]:
         """The weights as they would be handed on now."""
         source = self._potential if self._averaged is None else self._averaged.module
         return {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
 
-    def _validate(self, loss: Tensor, means: dict[str, Tensor], seconds: float) -> str:
+    def _validate(self, means: dict[str, Tensor], seconds: float) -> str:
         stage, fabric = self._stage, self._fabric
         row: dict[str, Any] = {
             "stage": stage.name,

@@ -76,6 +76,11 @@ class Run:
         self._labelled: Labelled | None = None
 
     @property
+    def is_first(self) -> bool:
+        """Whether this is the first of the processes, the one that writes."""
+        return bool(self._fabric.is_global_zero)
+
+    @property
     def labelled(self) -> Labelled:
         """The labelled structures, read on first use."""
         if self._labelled is None:
@@ -345,7 +350,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
         return
     asked = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
