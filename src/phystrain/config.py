@@ -4,14 +4,18 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from phystrain import registry
+from phystrain.augment import Augmentation
 from phystrain.errors import UserError
 from phystrain.files import write_text
+from phystrain.objectives import Objective
+from phystrain.potentials import PotentialConfig
+from phystrain.reliability import ReliabilityTest
 
 
 def _named(settings: Any) -> Any:
@@ -24,10 +28,16 @@ def _named(settings: Any) -> Any:
     }
 
 
-AnyPotential = registry.union("potentials")
-AnyAugmentation = registry.union("augment")
-Objectives = Annotated[dict[str, registry.union("objectives")], BeforeValidator(_named)]  # type: ignore[misc]
-Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(_named)]  # type: ignore[misc]
+if TYPE_CHECKING:
+    AnyPotential = PotentialConfig
+    AnyAugmentation = Augmentation
+    Objectives = dict[str, Objective]
+    Tests = dict[str, ReliabilityTest]
+else:  # unions over all plug-ins: made when this module is imported, which a type checker does not see
+    AnyPotential = registry.union("potentials")
+    AnyAugmentation = registry.union("augment")
+    Objectives = Annotated[dict[str, registry.union("objectives")], BeforeValidator(_named)]
+    Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(_named)]
 
 
 class Section(BaseModel):
@@ -66,6 +76,12 @@ class StageData(Section):
     augment: AnyAugmentation | list[AnyAugmentation] = Field(description="how structures are made from train")
     label_by: str | dict[str, Any] = Field(
         description="teacher: a stage, a model file or run folder, or {calculator: module:attribute, ...}"
+    )
+    steep: float | None = Field(
+        10.0,
+        gt=0,
+        description="structures whose largest force exceeds this many times the RMS force of the labels count by their "
+        "relative error: the walls must not drown the rest; null counts all alike",
     )
 
 
@@ -252,7 +268,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
             return f"unknown field {place!r}: {registry.did_you_mean(str(location[-1]), fields)}{more}"
         case "union_tag_invalid":
             choices = [tag.strip(" '") for tag in first["ctx"]["expected_tags"].split(",")]
-            return f"{place}: unknown kind {first['ctx']['tag']!r}: {registry.did_you_mean(first['ctx']['tag'], choices)}{more}"
+            tag = first["ctx"]["tag"]
+            return f"{place}: unknown kind {tag!r}: {registry.did_you_mean(tag, choices)}{more}"
         case "union_tag_not_found":
             return f"{place}: a 'kind' is missing{more}"
         case "missing":

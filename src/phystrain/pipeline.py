@@ -5,6 +5,7 @@ Each takes ``say``, which is told what happens line by line.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from phystrain.config import Reliability, RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
-from phystrain.dynamics import Settings, replicate, simulate
+from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.errors import UserError
 from phystrain.files import write_text
-from phystrain.progress import track
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
@@ -114,7 +114,7 @@ def audit_saved(
         temperatures=tuple(settings.temperatures),
         seed=seed,
     )
-    tests = settings.tests
+    tests: dict[str, Any] | None = dict(settings.tests) if settings.tests is not None else None
     if tests is None:
         length: dict[str, Any] = {"picoseconds": settings.picoseconds, "timestep": settings.timestep}
         tests = {kind: {} for kind in registry.kinds("reliability")}
@@ -353,7 +353,7 @@ def run_md(
     structures = replicate(read(start).structures, replicas)
     try:
         settings = Settings(
-            ensemble=ensemble,  # type: ignore[arg-type]  # checked by pydantic
+            ensemble=ensemble,  # checked by pydantic
             temperature=temperature,
             timestep=timestep,
             picoseconds=picoseconds,
@@ -363,8 +363,7 @@ def run_md(
     except ValidationError as error:
         raise UserError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg'].lower()}") from error
     trajectory = simulate(model.potential, structures, settings, description="dynamics")
-    if trajectory.frames is not None:
-        write(trajectory.frames, output)
+    write(_recorded(trajectory, structures, every), output)
     failed = output.with_name(f"{output.stem.removesuffix('.xyz')}-failed.xyz")
     if not trajectory.survived.all():
         write(trajectory.failing, failed)
@@ -373,6 +372,19 @@ def run_md(
         fate = f"survived {reached:g} ps" if survived else f"stopped at {reached:g} ps: {trajectory.sentences[number]}"
         say(f"run {number}: {fate}")
     say(f"frames {output}" + ("" if trajectory.survived.all() else f"; failing frames {failed}"))
+
+
+def _recorded(trajectory: Trajectory, start: Structures, every: int) -> Structures:
+    """Every recorded frame of every run, run after run, as long as the run was going."""
+    assert trajectory.frames is not None
+    moments = []
+    for number, positions in enumerate(trajectory.frames):
+        going = trajectory.steps >= number * every
+        times = np.full(len(start), f"{number * every * trajectory.settings.step / 1000:g}")
+        info = {"run": np.arange(len(start)).astype(str), "time_ps": times}
+        moments.append(replace(start.without_labels(), positions=positions, info=info).select(going))
+    joined = Structures.concatenate(moments)
+    return joined.select(np.argsort(joined.info["run"].astype(np.int64), kind="stable"))
 
 
 def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> list[Variant]:

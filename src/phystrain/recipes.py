@@ -7,12 +7,16 @@ from typing import Any
 
 VARIANTS = {
     "labels only": "the network and the labels, nothing else",
+    "labels only, longer": "the same for as many steps as fit into the time that all physics takes",
     "weak losses": "with PITC and PISC beside the labels",
     "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
 }
 
-FORCES_WEIGHT = 10.0
+ENERGY_WEIGHT = 10.0
+LEARNING_RATE = 2e-3
+LONGER = 5
+"""Steps of labels only that take as long as one step of all physics, its share of pretraining included."""
 REPLAY_WEIGHT = 0.03
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
@@ -33,9 +37,9 @@ def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
     Args:
         quantities: any of energy, forces, stress.
     """
-    terms: dict[str, Any] = {"energy": {"weight": 1.0}}
+    terms: dict[str, Any] = {"energy": {"weight": ENERGY_WEIGHT}}
     if "forces" in quantities:
-        terms["forces"] = {"weight": FORCES_WEIGHT}
+        terms["forces"] = {"weight": 1.0}
     if "stress" in quantities:
         terms["stress"] = {"weight": 1.0}
     return terms
@@ -46,11 +50,11 @@ def teacher_stage(quantities: tuple[str, ...], steps: int = 300) -> dict[str, An
     return {
         "name": "teacher",
         "potential": {"kind": "eam"},
-        "objectives": supervised(quantities),
+        "objectives": supervised(quantities) | {"energy": {"weight": 0.1}},
         "steps": steps,
         "batch_size": 10,
         "average": 0.0,
-        "optimiser": {"learning_rate": 0.03},
+        "optimiser": {"learning_rate": 0.1},
     }
 
 
@@ -62,6 +66,7 @@ def pretrain_stage(steps: int, batch_size: int) -> dict[str, Any]:
         "objectives": supervised(("energy", "forces")),
         "steps": steps,
         "batch_size": batch_size,
+        "optimiser": {"learning_rate": LEARNING_RATE},
     }
 
 
@@ -87,10 +92,13 @@ def stages(
         "objectives": supervised(quantities),
         "steps": steps,
         "batch_size": batch_size,
+        "optimiser": {"learning_rate": LEARNING_RATE},
     }
     if variant in ("weak losses", "all physics"):
         finetune["objectives"] |= WEAK
-    if variant in ("labels only", "weak losses"):
+    if variant == "labels only, longer":
+        finetune["steps"] = LONGER * steps
+    if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain", "weight": REPLAY_WEIGHT}}
     return [teacher_stage(quantities), pretrain_stage(pretrain_steps, batch_size), finetune]

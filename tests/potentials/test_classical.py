@@ -292,7 +292,7 @@ def test_pairs_are_counted_once():
 def test_positive_parameters_begin_where_they_should(value):
     torch.set_default_dtype(torch.float64)
     try:
-        assert float(positive(positive_parameter([value]))[0]) == pytest.approx(value, rel=1e-9)
+        assert positive(positive_parameter([value])).item() == pytest.approx(value, rel=1e-9)
     finally:
         torch.set_default_dtype(torch.float32)
 

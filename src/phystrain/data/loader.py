@@ -56,7 +56,7 @@ class Loader:
         return self._batches[position]
 
     def batch(self, step: int) -> Batch:
-        """This process's share of the batch of a step, each structure with its random stream of that step."""
+        """Share of this process in the batch of a step, each structure with its random stream of that step."""
         indices = self.indices(step)[self._rank :: self._world_size]
         keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
         return self.store.batch(indices, keys, self._dtype)

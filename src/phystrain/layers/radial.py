@@ -24,15 +24,15 @@ class Gaussian(nn.Module):
         cutoff: Å.
     """
 
-    centres: Tensor
+    orders: Tensor
 
     def __init__(self, count: int, cutoff: float) -> None:
         super().__init__()
-        self.register_buffer("centres", torch.linspace(0.0, cutoff, count), persistent=False)
+        self.register_buffer("orders", torch.arange(count, dtype=torch.get_default_dtype()), persistent=False)
         self.width = cutoff / (count - 1)
 
     def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
-        return torch.exp(-0.5 * ((distances[:, None] - self.centres) / self.width) ** 2)
+        return torch.exp(-0.5 * (distances[:, None] / self.width - self.orders) ** 2)
 
 
 class Bessel(nn.Module):
@@ -46,16 +46,16 @@ class Bessel(nn.Module):
         cutoff: Å.
     """
 
-    frequencies: Tensor
+    orders: Tensor
 
     def __init__(self, count: int, cutoff: float) -> None:
         super().__init__()
-        frequencies = torch.arange(1, count + 1, dtype=torch.get_default_dtype()) * (math.pi / cutoff)
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("orders", torch.arange(1, count + 1, dtype=torch.get_default_dtype()), persistent=False)
+        self.frequency = math.pi / cutoff
 
     def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
         r = distances.clamp(min=SHORTEST)[:, None]
-        return torch.sin(self.frequencies * r) / r
+        return torch.sin(self.orders * (self.frequency * r)) / r
 
 
 def radial_basis(kind: RadialBasis, count: int, cutoff: float) -> nn.Module:

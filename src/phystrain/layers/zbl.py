@@ -97,7 +97,7 @@ class RepulsiveWall(nn.Module):
         inner, outer = self.inner[pair_near], self.outer[pair_near]
         u = ((distance_near - inner) / (outer - inner)).clamp(min=0)
         soft = (inner + outer) / 2 + (outer - inner) * u**4 * (u * (u - 3) + 2.5)
-        return distance.index_add(0, near, soft - distance_near)
+        return distance.index_copy(0, near, soft)
 
     def _near(self, distance: Tensor, pair: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Which pairs the wall concerns (hardly any, in most structures), their distances and pair indices."""

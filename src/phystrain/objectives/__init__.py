@@ -5,6 +5,7 @@ and returns a :class:`Term`. It is handed the *model*, not finished predictions,
 of its own making; passes that several objectives need are made once (see :class:`Evaluator`).
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, NamedTuple
 
@@ -84,9 +85,9 @@ class Objective(PluginConfig):
         """Å, half the largest change of a pair distance that it causes; the neighbour list gets twice this reserve."""
         return 0.0
 
-    def __call__(self, batch: Batch, model: Evaluator) -> Term:  # noqa: ARG002
+    @abstractmethod
+    def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """The sum over the structures of ``batch`` and the number of things summed."""
-        raise TypeError(f"{type(self).__module__} does not define __call__()")
 
 
 def masked_sum(squared: Tensor, weight: Tensor, labelled: Tensor) -> Term:

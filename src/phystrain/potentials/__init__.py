@@ -4,6 +4,7 @@ One file is one kind. It holds a pydantic ``Config`` (fields, defaults, ``kind``
 method ``build(statistics)`` returns an ``nn.Module`` that is a :class:`phystrain.derive.Potential`.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 from torch import nn
@@ -24,13 +25,13 @@ class PotentialConfig(PluginConfig):
         """
         return True
 
+    @abstractmethod
     def build(self, statistics: Statistics) -> nn.Module:
         """Make the potential, its parameters drawn from torch's global generator.
 
         Args:
-            statistics: of the data the potential is made for; elements outside ``statistics.species`` are unknown to it.
+            statistics: of the data the potential is made for; elements outside ``species`` are unknown to it.
         """
-        raise TypeError(f"{type(self).__module__} does not define build()")
 
 
 def build(settings: dict[str, Any] | PotentialConfig, statistics: Statistics) -> nn.Module:

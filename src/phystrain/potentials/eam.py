@@ -71,7 +71,10 @@ class EAM(nn.Module):
 
     Attributes:
         kinds: elements and pairs in the order of the parameters.
+        origin: (pairs,) Å, distance at which the amplitudes are those of the exponentials.
     """
+
+    origin: Float[Tensor, " pairs"]
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__()
@@ -97,8 +100,6 @@ class EAM(nn.Module):
         self.register_buffer("origin", torch.tensor(shortest, dtype=torch.get_default_dtype()))
         outer = [wall_radius(*pair, statistics, WALL_FRACTION, WALL_UNSEEN) for pair in pairs]
         self.wall = RepulsiveWall(self.kinds, outer, WALL_INNER) if config.zbl else None
-
-    origin: Float[Tensor, " pairs"]
 
     def _amplitudes(self, betas: list[float], start: float, statistics: Statistics) -> list[float]:
         """Amplitudes at ``start`` (Å) with which all exponentials together give a density of about one.

@@ -39,7 +39,9 @@ class Config(NetworkConfig):
         "conservative", description="forces as minus the gradient of the energy, or from an output of their own"
     )
     norm_epsilon: float = Field(
-        1e-4, gt=0, description="added to squared vector norms; larger is smoother where vectors vanish (usual: 1e-8)"
+        1e-2,
+        gt=0,
+        description="added to squared vector norms; 1e-8 is usual, and stiff where symmetry makes them vanish",
     )
 
     def build(self, statistics: Statistics) -> "PaiNN":

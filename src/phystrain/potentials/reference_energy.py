@@ -4,7 +4,7 @@ They are large against all that a potential has to learn (a silicon atom has tho
 calculation), so they stay outside the networks and are added by a sum.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -71,7 +71,8 @@ class ReferenceEnergy(nn.Module):
     def __init__(self, energies: dict[int, float], *, trainable: bool = False) -> None:
         super().__init__()
         self.cutoff = 0.0
-        self.rows = SpeciesRows(tuple(energies))
+        self.species = tuple(sorted(energies))
+        self.rows = SpeciesRows(self.species)
         table = torch.tensor([energies[number] for number in sorted(energies)], dtype=torch.float64)
         if trainable:
             self.energies = nn.Parameter(table)
@@ -81,6 +82,12 @@ class ReferenceEnergy(nn.Module):
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV, float64."""
         return self.energies.index_select(0, self.rows(graph.species))
+
+    @torch.no_grad()
+    def shift(self, offsets: Mapping[int, float]) -> None:
+        """Add an offset (eV) to the energy of each element that is given by its atomic number."""
+        for row, number in enumerate(self.species):
+            self.energies[row] += offsets.get(number, 0.0)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Follow ``.to``, ``.float`` and the like to another device, but never to another precision."""

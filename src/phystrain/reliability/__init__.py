@@ -4,6 +4,7 @@ One file is one test. It holds a pydantic ``Config`` (thresholds and sizes) that
 and returns a :class:`Result`: raw figures, a threshold, pass or fail, and one sentence.
 """
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -82,10 +83,10 @@ class ReliabilityTest(PluginConfig):
 
     cost: ClassVar[int] = 0
 
-    def __call__(self, subject: Subject) -> Result:  # noqa: ARG002
+    @abstractmethod
+    def __call__(self, subject: Subject) -> Result:
         """Put the subject to the test.
 
         Raises:
             UserError: something the test needs is missing and the user can supply it.
         """
-        raise TypeError(f"{type(self).__module__} does not define __call__()")

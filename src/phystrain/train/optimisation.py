@@ -8,6 +8,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from phystrain.config import Optimiser
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
 
 def make_optimiser(potential: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
     """AdamW over the parameters that are trained."""
@@ -58,7 +60,7 @@ def average_of(potential: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
         kept = min(decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(averaged, current, 1 - kept)
 

@@ -192,7 +192,7 @@ class Run:
         if stage.data is None:
             return labelled.train, labelled.valid
         recipes = stage.data.augment if isinstance(stage.data.augment, list) else [stage.data.augment]
-        made = []
+        made: list[Structures | None] = []
         for number, structures in enumerate((labelled.train, labelled.valid)):
             if structures is None:
                 made.append(None)
@@ -224,6 +224,8 @@ class Run:
             taught = align(taught, kept, seen.energy)
         if first:
             self._fabric.barrier()
+        if stage.data.steep is not None:
+            taught = soften(taught, stage.data.steep * self.labelled.statistics.force_rms)
         return taught
 
     def _material(
@@ -265,6 +267,17 @@ class Run:
             indent=1,
         )
         write_text(self.folder / "data.json", text)
+
+
+def soften(structures: Structures, largest: float) -> Structures:
+    """Lower the weight of structures with forces beyond ``largest`` (eV/Å), so that their error counts relatively.
+
+    Squared errors of a structure with a force of 300 eV/Å would outweigh a hundred thousand near equilibrium.
+    """
+    size = np.nan_to_num(np.linalg.norm(structures.forces, axis=1))
+    steepest = np.maximum.reduceat(size, structures.offsets[:-1])
+    factor = np.minimum(1.0, largest / np.maximum(steepest, 1e-12)) ** 2
+    return replace(structures, weight=structures.weight * factor)
 
 
 def versions() -> dict[str, str]:
@@ -348,7 +361,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    asked = []
+    asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if asked:

@@ -1,0 +1,170 @@
+"""The main job on data that ships with the package: one network, the same few labels, three ways of training.
+
+Each way is an ordinary run file that the demo writes and trains with ``phystrain train``, so that a user can read it,
+change it and run it again. The three train side by side, one thread each, on as many cores as there are.
+"""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from phystrain import config, datasets, recipes
+from phystrain.data.read import read
+from phystrain.errors import UserError
+from phystrain.files import write_text
+from phystrain.pipeline import load_results
+from phystrain.progress import bar
+from phystrain.report.comparison import Comparison, Variant, comparison_table, summary
+from phystrain.report.page import write_report
+
+VARIANTS = ("labels only", "weak losses", "all physics")
+LABELS = 10
+STAGES: dict[str, Any] = {"steps": 600, "pretrain_steps": 500, "batch_size": 2}
+SURVIVAL = {"temperatures": [1000.0, 2000.0, 3000.0], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0}
+INTRO = """\
+Ten frames of silica zeolites with energies and forces (PBE-D3, molecular dynamics at 298 to 1000 K; CC0) train the
+same small network, a PaiNN with 64 channels and 2 layers, three ways. "Labels only" is what any trainer does. "Weak
+losses" adds PITC and PISC, which ask that the energy surface agrees with itself between the labels. "All physics"
+first fits a classical EAM to the same ten frames, pulls and perturbs them, and pretrains on its labels; a few of those
+stay in the loss during fine-tuning.
+
+All three are tested on 28 frames that none of them saw, and in Langevin dynamics at 1000, 2000 and 3000 K: six runs of
+2 ps each, stopped when two atoms come closer than 0.6 of the sum of their covalent radii. One seed is an example, not
+a proof: benchmarks/results/physics.md holds the same comparison over five seeds, with a longer training on labels only
+beside it."""
+
+
+def run_files(seed: int) -> dict[str, dict[str, Any]]:
+    """Settings of the three runs.
+
+    Args:
+        seed: of the choice of frames, the network and the dynamics.
+    """
+    return {
+        variant: {
+            "potential": {"kind": "painn", "channels": 64, "layers": 2, "cutoff": 4.5},
+            "data": {"train": "train.xyz.xz", "test": "test.xyz.xz", "use": LABELS, "valid_fraction": 0.0},
+            "stages": recipes.stages(variant, **STAGES),
+            "reliability": {
+                "temperatures": SURVIVAL["temperatures"],
+                "tests": {"errors": {}, "dimers": {}, "derivatives": {}, "survival": SURVIVAL},
+            },
+            "seed": seed,
+        }
+        for variant in VARIANTS
+    }
+
+
+def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print) -> list[Variant]:
+    """Train, test and compare; about five minutes on two cores. What is there already is not done again.
+
+    Args:
+        folder: for run files, models, plots and ``report.html``.
+        seed: of the choice of frames, the networks and the dynamics.
+        say: told what happens.
+
+    Returns:
+        The three variants with their results.
+
+    Raises:
+        UserError: the folder holds something else, or a run failed.
+        KeyboardInterrupt: stopped; the same call goes on from there.
+    """
+    began = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("train", "test"):
+        shutil.copyfile(datasets.path("silica", part), folder / f"{part}.xyz.xz")
+    files = {}
+    for variant, settings in run_files(seed).items():
+        config.check(settings)
+        files[variant] = folder / f"{variant.replace(' ', '-')}.yaml"
+        text = f"# {recipes.VARIANTS[variant]}\n" + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None)
+        write_text(files[variant], text)
+    say(f"{LABELS} labelled silica frames, three ways of training; run files, models and report go to {folder}")
+    _train(files, say)
+    variants = []
+    for variant, file in files.items():
+        found = load_results(file.with_suffix(""))
+        variants.append(Variant(variant, recipes.VARIANTS[variant], found.results, found.history))
+    run_file = files["all physics"].read_text(encoding="utf-8")
+    digest = read(folder / "train.xyz.xz").structures.digest()
+    comparison = Comparison("phystrain demo: silica from ten labels", variants, INTRO, run_file, digest)
+    page = write_report(comparison, folder)
+    say("")
+    say(comparison_table(variants, width=max(100, shutil.get_terminal_size().columns)))
+    for line in summary(variants):
+        say(line)
+    say(f"\n{time.monotonic() - began:.0f} s. Report: {page}")
+    return variants
+
+
+def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
+    """Run ``phystrain train`` on each file, as many at a time as there are cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    # The longest first, so that it does not run alone at the end.
+    waiting = sorted(files, key=lambda variant: -VARIANTS.index(variant))
+    going: dict[str, subprocess.Popen[bytes]] = {}
+    finished: set[str] = set()
+    try:
+        with bar() as display:
+            tasks = {variant: display.add_task(variant, total=_steps(files[variant]), note="") for variant in files}
+            while waiting or going:
+                while waiting and len(going) < max(1, cores):
+                    variant = waiting.pop(0)
+                    going[variant] = _start(files[variant], environment)
+                time.sleep(0.5)
+                for variant, process in list(going.items()):
+                    done, note = _progress(files[variant])
+                    display.update(tasks[variant], completed=done, note=note)
+                    if process.poll() is not None:
+                        del going[variant]
+                        _check(process.returncode, files[variant])
+                        finished.add(variant)
+                        display.update(tasks[variant], completed=_steps(files[variant]), note="done")
+                        say(f"{variant}: trained and tested")
+    finally:
+        for process in going.values():  # Ctrl-C reaches them too; each writes a checkpoint and ends
+            if process.poll() is None:
+                process.terminate()
+        for process in going.values():
+            process.wait()
+
+
+def _start(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "phystrain.cli", "train", str(file), "--output", str(file.with_suffix(""))]
+    with file.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _check(code: int, file: Path) -> None:
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        lines = file.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise UserError(f"{file.stem} failed: {lines[-1] if lines else 'no message'}\nSee {file.with_suffix('.log')}")
+
+
+def _steps(file: Path) -> int:
+    settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return int(np.sum([stage["steps"] for stage in settings["stages"]]))
+
+
+def _progress(file: Path) -> tuple[int, str]:
+    """Steps done, and the stage, from the metrics that the run writes."""
+    metrics = file.with_suffix("") / "metrics.csv"
+    if not metrics.is_file():
+        return 0, "starting"
+    with metrics.open(newline="", encoding="utf-8") as rows:
+        reached = {row["stage"]: int(row["step"]) for row in csv.DictReader(rows)}
+    total = sum(reached.values())
+    return total, "testing in hot dynamics" if total == _steps(file) else list(reached)[-1] if reached else "starting"
