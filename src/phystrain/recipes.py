@@ -17,7 +17,7 @@ ENERGY_WEIGHT = 10.0
 LEARNING_RATE = 2e-3
 LONGER = 5
 """Steps of labels only that take as long as one step of all physics, its share of pretraining included."""
-REPLAY_WEIGHT = 0.03
+REPLAY_WEIGHT = 0.1
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
 
