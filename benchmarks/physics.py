@@ -17,6 +17,7 @@ when the temperature runs away, or, for the molecule, when a bond is 0.5 Å long
 import argparse
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -141,7 +142,7 @@ def run_all(options: argparse.Namespace) -> None:
             config.save(config.check(run), file)
             command = [sys.executable, "-m", "phystrain.cli", "train", str(file), "--output", str(folder)]
             log = folder.with_suffix(".log").open("w")
-            threads = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(work / "cache"), "PATH": "/usr/bin:/bin"}
+            threads = os.environ | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(work / "cache")}
             process = subprocess.Popen(command, env=threads, stdout=log, stderr=subprocess.STDOUT)
             going.append((process, folder, run, result))
         time.sleep(1)
