@@ -1,6 +1,8 @@
 """The command line. Every command is a thin call of a documented function; heavy imports wait until they are needed."""
 
 import logging
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -69,13 +71,17 @@ def init(
         Replace the file if it exists.
     """
     from phystrain.data.read import LabelKeys
-    from phystrain.files import write_text
+    from phystrain.files import require_writable, write_text
     from phystrain.init import propose
 
+    if output.exists() and output in (data, test):
+        raise UserError(f"{output} is the file to read: choose another --output")
     if output.exists() and not force:
         raise UserError(f"{output} exists: choose another --output, or --force to replace it")
-    write_text(output, propose(data, LabelKeys(energy=energy, forces=forces, stress=stress), test=test))
-    say(f"wrote {output}; train with: phystrain train {output}")
+    require_writable(output)
+    keys = LabelKeys(energy=energy, forces=forces, stress=stress)
+    write_text(output, propose(data, keys, test=test, base=output.parent))
+    say(f"wrote {output}; train with: {shlex.join(['phystrain', 'train', str(output)])}")
 
 
 @app.command
@@ -369,19 +375,25 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         _fail(str(error))
     except CycloptsError as error:
-        _fail(f"{' '.join(str(error).split())} See 'phystrain {tokens[0] if tokens else ''} --help'.")
+        command = f" {tokens[0]}" if tokens and tokens[0] in app else ""
+        _fail(f"{' '.join(str(error).split())} See 'phystrain{command} --help'.")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
+    except OSError as error:
+        from phystrain.files import mend
+
+        _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}. {mend(error)}")
     except KeyboardInterrupt:
-        again = f"phystrain {' '.join(tokens)}"
+        again = shlex.join(["phystrain", *tokens])
         hint = f" Go on with: {again}" if tokens and tokens[0] in ("train", "demo", "fit", "augment") else ""
         print(f"\nstopped.{hint}", file=sys.stderr)
         raise SystemExit(130) from None
 
 
 def _fail(message: str) -> None:
-    print(f"phystrain: {message}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for all
+        print(f"phystrain: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -40,10 +40,14 @@ else:  # unions over all plug-ins: made when this module is imported, which a ty
     Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(_named)]
 
 
+FIGURES = ("loss", *(f"{label}_{error}" for label in ("energy", "forces", "stress") for error in ("mae", "rmse")))
+"""What is measured at a validation; see :func:`phystrain.train.validation.validate`."""
+
+
 class Section(BaseModel):
     """Base of every part of the run file: unknown fields are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class KeysConfig(Section):
@@ -130,23 +134,27 @@ class Stage(Section):
     optimiser: Optimiser = Optimiser()
     average: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights a step; 0 turns averaging off")
     validate_every: int = Field(0, ge=0, description="steps between validations; 0 means about fifty a stage")
-    metric: str = Field("loss", description="validation figure that selects the best weights")
+    metric: str = Field("loss", description=f"validation figure that selects the best weights: {', '.join(FIGURES)}")
     select: Literal["best", "last"] = Field("best", description="weights that the stage hands on")
     early_stopping: EarlyStopping | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> "Stage":
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"stage {self.name}: give either epochs or steps")
+            raise ValueError("give either epochs or steps")
         if not self.objectives:
-            raise ValueError(f"stage {self.name}: objectives is empty")
+            raise ValueError("objectives is empty; name energy or forces at least")
+        if self.metric not in FIGURES:
+            raise ValueError(f"unknown metric {self.metric!r}: {registry.did_you_mean(self.metric, FIGURES)}")
         return self
 
 
 class Reliability(Section):
     """The tests after training; see ``phystrain audit``."""
 
-    temperatures: list[float] = Field([300.0], description="K, the temperature of the training data first")
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        [300.0], min_length=1, description="K, the temperature of the training data first"
+    )
     replicas: int = Field(4, gt=0)
     picoseconds: float = Field(2.0, gt=0)
     timestep: float = Field(1.0, gt=0, description="fs")
@@ -163,22 +171,27 @@ class RunConfig(Section):
     reliability: Reliability = Reliability()
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes a GPU if there is one")
     processes: int = Field(1, gt=0, description="processes or GPUs that share every batch")
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 saves after every step")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "RunConfig":
-        seen: list[str] = []
-        for stage in self.stages:
-            if stage.name in seen:
+        names = [stage.name for stage in self.stages]
+        for number, stage in enumerate(self.stages):
+            earlier, later = names[:number], names[number:]
+            if stage.name in earlier:
                 raise ValueError(f"two stages are called {stage.name!r}; give each its own name")
-            if stage.replay and stage.replay.stage not in seen:
-                raise ValueError(
-                    f"stage {stage.name}: replay of {stage.replay.stage!r}, which is no earlier stage: "
-                    f"{registry.did_you_mean(stage.replay.stage, seen)}"
-                )
-            seen.append(stage.name)
+            taken = {
+                "init_from": stage.init_from,
+                "data.label_by": stage.data.label_by if stage.data else None,
+                "replay.stage": stage.replay.stage if stage.replay else None,
+            }
+            for field, name in taken.items():
+                # weights and teachers may also be files, which is for the trainer to look at
+                if isinstance(name, str) and (name in later or (field == "replay.stage" and name not in earlier)):
+                    hint = registry.did_you_mean(name, earlier) if earlier else "there is none before it"
+                    raise ValueError(f"stages.{stage.name}.{field}: {name!r} is no earlier stage; {hint}")
         return self
 
 
@@ -197,8 +210,12 @@ def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunCo
         raise UserError(f"no such run file: {path}. 'phystrain init DATA' writes one.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file; 'phystrain init DATA' writes a run file.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} does not hold settings; 'phystrain init DATA' writes a run file to start from.")
     for override in overrides:
@@ -215,7 +232,7 @@ def check(settings: dict[str, Any], where: str = "run file") -> RunConfig:
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, RunConfig)}") from error
+        raise UserError(f"{where}: {explain(error, RunConfig, settings)}") from error
 
 
 def save(config: RunConfig, path: Path | str) -> None:
@@ -228,6 +245,8 @@ def _override(settings: dict[str, Any], override: str) -> None:
     if not equals:
         raise UserError(f"override {override!r} has no '=': write path.to.field=value")
     *parents, last = dotted.split(".")
+    if not all((*parents, last)):
+        raise UserError(f"override {override!r} has no field before the '=': write path.to.field=value")
     place: Any = settings
     for part in parents:
         place = _enter(place, part, dotted)
@@ -256,27 +275,82 @@ def _enter(place: Any, part: str, dotted: str) -> Any:
     return place[part]
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake of a validation error in one line, with the nearest right name."""
-    first = error.errors()[0]
-    location = first["loc"]
-    place = ".".join(str(part) for part in location)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    match first["type"]:
+def explain(error: ValidationError, model: type[BaseModel], settings: Any) -> str:
+    """The first mistake of a validation error in one line, with its place and the nearest right name.
+
+    Args:
+        error: as pydantic raised it.
+        model: the class that was to be made.
+        settings: plain data that it was to be made from.
+    """
+    found = [(_place(entry, settings), entry) for entry in error.errors()]
+    # Of the members of a union, the one that the settings agree with furthest is the one that was meant.
+    place, first = max(
+        ((place, entry) for place, entry in found if place[: len(found[0][0])] == found[0][0]),
+        key=lambda pair: len(pair[0]),
+    )
+    others = {other for other, _ in found if other != place[: len(other)]}
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{_complaint('.'.join(place), first, model)}{more}"
+
+
+def _place(entry: Any, settings: Any) -> tuple[str, ...]:
+    """Location of a mistake as a person would write it: without members of unions, stages by their name."""
+    place: list[str] = []
+    here = settings
+    *_, last = (None, *range(len(entry["loc"])))
+    for number, part in enumerate(entry["loc"]):
+        if isinstance(here, dict) and part in here:
+            place.append(str(part))
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            named = here[part].get("name") if isinstance(here[part], dict) else None
+            place.append(named if isinstance(named, str) else str(part))
+        elif number == last and entry["type"] in ("missing", "extra_forbidden"):
+            place.append(str(part))
+            break
+        else:
+            continue
+        here = here[part]
+    return tuple(place)
+
+
+_SHOULD = {
+    "model_type": "be a group of settings",
+    "model_attributes_type": "be a group of settings",
+    "dict_type": "be a group of settings",
+    "list_type": "be a list",
+    "string_type": "be text",
+    "int_type": "be a whole number",
+    "int_parsing": "be a whole number",
+    "int_from_float": "be a whole number",
+    "float_type": "be a number",
+    "float_parsing": "be a number",
+    "bool_type": "be true or false",
+    "bool_parsing": "be true or false",
+    "too_short": "not be empty",
+}
+
+
+def _complaint(place: str, entry: Any, model: type[BaseModel]) -> str:
+    match entry["type"]:
         case "extra_forbidden":
-            fields = _fields(model, location[:-1])
-            return f"unknown field {place!r}: {registry.did_you_mean(str(location[-1]), fields)}{more}"
+            fields = _fields(model, entry["loc"][:-1])
+            return f"unknown field {place!r}: {registry.did_you_mean(str(entry['loc'][-1]), fields)}"
         case "union_tag_invalid":
-            choices = [tag.strip(" '") for tag in first["ctx"]["expected_tags"].split(",")]
-            tag = first["ctx"]["tag"]
-            return f"{place}: unknown kind {tag!r}: {registry.did_you_mean(tag, choices)}{more}"
+            choices = [tag.strip(" '") for tag in entry["ctx"]["expected_tags"].split(",")]
+            tag = entry["ctx"]["tag"]
+            return f"{place}: unknown kind {tag!r}: {registry.did_you_mean(tag, choices)}"
         case "union_tag_not_found":
-            return f"{place}: a 'kind' is missing{more}"
+            return f"{place}: a 'kind' is missing; 'phystrain info --kinds' lists what there is"
         case "missing":
-            return f"field {place!r} is missing{more}"
+            return f"field {place!r} is missing"
         case "value_error":
-            return f"{first['msg'].removeprefix('Value error, ')}{more}"
-    return f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first['input']!r}{more}"
+            text = entry["msg"].removeprefix("Value error, ")
+            return f"{place}: {text}" if place else text
+    default = entry["msg"][0].lower() + entry["msg"][1:]
+    should = _SHOULD.get(entry["type"], default.removeprefix("input should "))
+    given = repr(entry["input"])
+    return f"{place} should {should}, got {given if len(given) <= 60 else given[:57] + '...'}"
 
 
 def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:

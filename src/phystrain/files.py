@@ -1,11 +1,21 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from phystrain.errors import UserError
+
+
+def mend(error: OSError) -> str:
+    """What to do about a place that cannot be written to, in a sentence."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free some space, or write elsewhere."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Change its permissions, or write elsewhere."
+    return "Write elsewhere."
 
 
 def write_with(path: Path | str, write: Callable[[Path], object]) -> None:
@@ -33,13 +43,28 @@ def write_with(path: Path | str, write: Callable[[Path], object]) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        previous = " The previous file is untouched." if path.exists() else ""
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}.{previous} Free some space or write elsewhere."
-        ) from error
+        previous = " The previous file is untouched." if path.is_file() else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}.{previous} {mend(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path | str) -> None:
+    """Refuse a place that cannot be written to, before the work whose result would go there.
+
+    Args:
+        path: a file or folder to be made.
+
+    Raises:
+        UserError: the nearest folder that exists is read-only, or is no folder.
+    """
+    path = Path(path).absolute()
+    there = next(parent for parent in path.parents if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"cannot write {path}: {there} is a file, not a folder. Write elsewhere.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path}: {there} is read-only. Change its permissions, or write elsewhere.")
 
 
 def write_text(path: Path | str, text: str) -> None:

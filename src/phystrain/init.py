@@ -1,5 +1,6 @@
 """A commented run file for the user's own data."""
 
+import os
 from pathlib import Path
 
 import yaml
@@ -7,6 +8,7 @@ from ase.data import chemical_symbols
 
 from phystrain import recipes
 from phystrain.data.read import LabelKeys, read
+from phystrain.data.split import require_same_elements
 from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -15,22 +17,28 @@ ATOMS_PER_STEP = 300
 FEWEST = 4
 
 
-def propose(data: Path | str, keys: LabelKeys | None = None, *, test: Path | str | None = None) -> str:
+def propose(
+    data: Path | str, keys: LabelKeys | None = None, *, test: Path | str | None = None, base: Path | str = "."
+) -> str:
     """Text of a run file that trains on ``data`` as it stands.
 
     Args:
         data: file with labelled structures.
         keys: names of the labels where they are not the usual ones.
         test: file with test structures.
+        base: folder of the run file, which relative paths in it start from.
 
     Raises:
-        UserError: the file cannot be read, or holds too few structures with energies.
+        UserError: a file cannot be read, there are too few structures with energies, or a test structure holds an
+            element that no other does.
     """
     found = read(data, keys=keys)
     structures = found.structures.select(~isolated(found.structures))
     labelled = int(structures.labelled("energy").sum())
     if labelled < FEWEST:
         raise UserError(f"{data} has {labelled} structures with energies; training needs {FEWEST} at the very least")
+    if test is not None:
+        require_same_elements(structures, "test", read(test, keys=keys).structures)
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
     variant = recipes.recommended(quantities, periodic=bool(structures.pbc.all(axis=1).any()))
@@ -44,11 +52,17 @@ def propose(data: Path | str, keys: LabelKeys | None = None, *, test: Path | str
         elements=elements,
         labels=", ".join(quantities),
         variant=recipes.VARIANTS[variant],
-        file=yaml.safe_dump(str(data), default_style='"').strip(),
+        file=_quoted(data, base),
         keys=f"\n  keys: {yaml.safe_dump(chosen, default_flow_style=True).strip()}" if chosen else "",
-        test=f"\n  test: {yaml.safe_dump(str(test), default_style=chr(34)).strip()}" if test else "",
+        test=f"\n  test: {_quoted(test, base)}" if test else "",
         valid_fraction=_valid_fraction(structures),
     ) + _with_comments(settings)
+
+
+def _quoted(file: Path | str, base: Path | str) -> str:
+    """A path as it stands in the run file: relative to the folder of that, unless it was given as absolute."""
+    path = str(file) if Path(file).is_absolute() else os.path.relpath(file, base)
+    return str(yaml.safe_dump(path, default_style='"', width=10_000, allow_unicode=True)).strip()
 
 
 def _lengths(labelled: int) -> dict[str, int]:

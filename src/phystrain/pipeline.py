@@ -4,6 +4,7 @@ Each takes ``say``, which is told what happens line by line.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import yaml
 from ase.data import chemical_symbols
-from pydantic import ValidationError
 
 from phystrain import config as run_file
 from phystrain import recipes, registry
@@ -25,6 +25,15 @@ from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.errors import UserError
 from phystrain.files import write_text
+from phystrain.preflight import (
+    checked,
+    require_apart,
+    require_device,
+    require_held_out,
+    require_new,
+    require_sources,
+    withdraw,
+)
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
@@ -58,8 +67,16 @@ def run(
         Interrupted: stopped by a signal.
     """
     folder = Path(folder)
+    require_sources(config, Path(base))
+    require_device(config)
+    require_held_out(config)
     job = Run(config, folder, base=base, restart=restart, say=say)
-    model = load_model(job.train())
+    try:
+        model = load_model(job.train())
+    except UserError:
+        if job.is_first:
+            withdraw(folder)
+        raise
     if not job.is_first:
         return []
     labelled = job.labelled
@@ -80,6 +97,16 @@ def run(
     _say_results(results, say)
     say(f"model  {folder / 'model' / 'model.safetensors'}\nreport {page}")
     return results
+
+
+def _name(path: Path) -> str:
+    """Of a run or model, for tables; also of a folder given as a dot."""
+    return Path(path).resolve().name
+
+
+def _comparable(structures: Structures | None) -> bool:
+    """Whether there are labels to compare predictions with."""
+    return structures is not None and bool(structures.labelled("energy").any() or structures.labelled("forces").any())
 
 
 def audit_saved(
@@ -120,7 +147,7 @@ def audit_saved(
         tests = {kind: {} for kind in registry.kinds("reliability")}
         tests["drift"] = length | {"halving": False}
         tests["survival"] = length | {"replicas": settings.replicas, "frames_to": frames_to}
-        if test is None or not test.labelled("energy").any():
+        if not _comparable(test):
             del tests["errors"]
         if start is None:
             tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
@@ -155,10 +182,11 @@ def load_results(folder: Path) -> Variant:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         results = [Result.model_validate(result) for result in content["results"]]
-    except (ValueError, KeyError, ValidationError) as error:
-        raise UserError(f"{file} is damaged: run the audit again") from error
+        name, description = str(content["name"]), str(content["description"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged: run 'phystrain audit' or 'phystrain train' again") from error
     history = folder / "metrics.csv"
-    return Variant(content["name"], content["description"], results, history if history.is_file() else None)
+    return Variant(name, description, results, history if history.is_file() else None)
 
 
 def fit_classical(
@@ -187,7 +215,7 @@ def fit_classical(
     found = read(data, keys=LabelKeys(**(keys or {}))).structures
     quantities = tuple(q for q in ("energy", "forces", "stress") if found.labelled(q).any())
     stage = recipes.teacher_stage(quantities, steps)
-    stage["potential"] = {"kind": kind}
+    del stage["potential"]  # that of the run
     settings = {
         "potential": {"kind": kind},
         "data": {"train": str(data.resolve()), "keys": dict(keys or {}), "valid_fraction": 0.2},
@@ -195,7 +223,10 @@ def fit_classical(
         "seed": seed,
         "reliability": {"tests": {"errors": {}, "dimers": {}}},
     }
-    return run(run_file.check(settings), folder, restart=restart, say=say)
+    config = run_file.check(settings, f"fit of {kind}")
+    if not config.potential.trains_reference:
+        raise UserError(f"{kind} is a network; 'fit' is for classical potentials. 'phystrain init {data}' trains one.")
+    return run(config, folder, restart=restart, say=say)
 
 
 def augment_file(
@@ -212,13 +243,11 @@ def augment_file(
         say: told what happens.
     """
     keep_memory()
-    try:
-        recipe = registry.parse("augment", dict(settings))
-    except ValidationError as error:
-        raise UserError(f"{settings['kind']}: {error.errors()[0]['msg']} ({error.errors()[0]['loc'][0]})") from error
+    require_new(output, data)
+    kind = registry.find("augment", settings["kind"]).Config
+    recipe = checked(kind, f"augmentation {settings['kind']}", dict(settings))
     labeller = load_teacher(teacher)
-    made = recipe(read(data).structures, seed)
-    labelled = relabel(made, labeller)
+    labelled = relabel(recipe(read(data).structures, seed), labeller)
     write(labelled, output)
     say(f"wrote {len(labelled)} structures labelled by {teacher} to {output}")
     return labelled
@@ -242,14 +271,18 @@ def evaluate_model(
         say: told what was found.
     """
     keep_memory()
+    if output is not None:
+        require_apart(output)
     model = load_model(path)
     found = read(data, keys=LabelKeys(**(keys or {})))
     say(found.summary())
-    subject = Subject(Path(path).name, model.potential, model.statistics, test=found.structures)
+    if not _comparable(found.structures):
+        raise UserError(f"{data} has neither energies nor forces: name them with --energy and --forces")
+    subject = Subject(_name(path), model.potential, model.statistics, test=found.structures)
     (result,) = audit(subject, {"errors": {}})
     _say_figures(result, say)
     if output is not None:
-        variant = Variant(Path(path).name, results=[result])
+        variant = Variant(_name(path), results=[result])
         store_results(output, variant, found.structures.digest())
         title = f"{path} on {data.name}"
         say(f"page {write_report(Comparison(title, [variant], data_hash=found.structures.digest()), output)}")
@@ -272,8 +305,9 @@ def audit_model(
 
     Args:
         path: run folder or model file.
-        start: structures to start dynamics from; if labelled, errors are measured on them too. The run's own test,
-            or else training data, if ``path`` is a run folder.
+        start: structures to start dynamics from; if labelled, errors are measured on them too. If not given and
+            ``path`` is a run folder, the test or validation structures of that run; of its training structures, which
+            it takes if there is nothing else, no errors are measured.
         temperatures: K; those of the run if not given.
         replicas, picoseconds, timestep: of the dynamics.
         output: folder for results and page.
@@ -281,25 +315,27 @@ def audit_model(
         say: told what was found.
     """
     keep_memory()
+    folder = output or Path(f"{_name(path).removesuffix('.safetensors')}-audit")
+    require_apart(folder)
     model = load_model(path)
-    structures = read(start).structures if start is not None else _own_data(path)
-    settings = Reliability(
-        temperatures=list(temperatures or model.meta.get("temperatures", [300.0])),
-        replicas=replicas,
-        picoseconds=picoseconds,
-        timestep=timestep,
-    )
-    folder = output or Path(f"{Path(path).name.removesuffix('.safetensors')}-audit")
+    given = {
+        "temperatures": list(temperatures or model.meta.get("temperatures", [300.0])),
+        "replicas": replicas,
+        "picoseconds": picoseconds,
+        "timestep": timestep,
+    }
+    settings = checked(Reliability, "audit", given)
+    test, structures = (read(start).structures,) * 2 if start is not None else _own_data(Path(path))
     results = audit_saved(
         model,
         settings,
-        name=Path(path).name,
-        test=structures,
+        name=_name(path),
+        test=test,
         start=None if structures is None else smallest(structures),
         seed=seed,
         frames_to=folder / "failed.xyz",
     )
-    variant = Variant(Path(path).name, results=results)
+    variant = Variant(_name(path), results=results)
     store_results(folder, variant, "" if structures is None else structures.digest())
     page = write_report(Comparison(f"Audit of {path}", [variant]), folder)
     _say_results(results, say)
@@ -307,17 +343,34 @@ def audit_model(
     return results
 
 
-def _own_data(path: Path) -> Structures | None:
-    """Test structures of a run folder, or else those it was trained on; none for a bare model file."""
-    recorded = Path(path) / "config.yaml"
-    if not recorded.is_file():
-        return None
-    data = yaml.safe_load(recorded.read_text(encoding="utf-8"))["data"]
-    files = data["test"] or data["train"]
-    found = [Path(file) for file in ([files] if isinstance(files, str) else files) if Path(file).is_file()]
-    if not found:
-        raise UserError(f"the data of {path} ({files}) is not to be found from here: give --start FILE")
-    return Structures.concatenate([read(file).structures for file in found])
+def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
+    """Held-out structures of a run folder, and structures to start from; nothing for a bare model file."""
+    if not (folder / "config.yaml").is_file():
+        return None, None
+    data = run_file.load(folder / "config.yaml").data
+    beside = folder.resolve().parents[1]  # a run folder is runs/NAME beside the run file, unless it was put elsewhere
+
+    def load(files: str | list[str]) -> Structures:
+        parts = []
+        for file in [files] if isinstance(files, str) else files:
+            found = next((base / file for base in (beside, Path()) if (base / file).is_file()), None)
+            if found is None:
+                raise UserError(f"the data of {folder} ({file}) is not to be found from here: give --start FILE")
+            parts.append(read(found, keys=LabelKeys(**data.keys.model_dump())).structures)
+        return Structures.concatenate(parts)
+
+    if data.test is not None or data.valid is not None:
+        held_out = load(data.test or data.valid or "")
+        return held_out, held_out
+    train = load(data.train)
+    record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    numbers = np.array(record["indices"]["valid"], dtype=np.int64)
+    if not len(numbers):
+        return None, train
+    held_out = train.select(numbers[numbers < len(train)])
+    if held_out.digest() != record["valid"]:
+        raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
+    return held_out, held_out
 
 
 def run_md(
@@ -349,19 +402,21 @@ def run_md(
         say: told what became of each run.
     """
     keep_memory()
+    require_new(output, start)
+    for field, value in {"replicas": replicas, "every": every}.items():
+        if value < 1:
+            raise UserError(f"md: {field} should be 1 or more, got {value}")
+    given = {
+        "ensemble": ensemble,
+        "temperature": temperature,
+        "timestep": timestep,
+        "picoseconds": picoseconds,
+        "frame_interval": every,
+        "seed": seed,
+    }
+    settings = checked(Settings, "md", given)
     model = load_model(path)
     structures = replicate(read(start).structures, replicas)
-    try:
-        settings = Settings(
-            ensemble=ensemble,  # checked by pydantic
-            temperature=temperature,
-            timestep=timestep,
-            picoseconds=picoseconds,
-            frame_interval=every,
-            seed=seed,
-        )
-    except ValidationError as error:
-        raise UserError(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg'].lower()}") from error
     trajectory = simulate(model.potential, structures, settings, description="dynamics")
     write(_recorded(trajectory, structures, every), output)
     failed = output.with_name(f"{output.stem.removesuffix('.xyz')}-failed.xyz")
@@ -398,7 +453,13 @@ def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> lis
     folders = list(runs)
     if not folders:
         raise UserError("compare: name at least one run folder")
+    require_apart(output)
     variants = [load_results(Path(folder)) for folder in folders]
+    names = Counter(variant.name for variant in variants)
+    variants = [
+        replace(variant, name=str(folder)) if names[variant.name] > 1 else variant
+        for variant, folder in zip(variants, folders, strict=True)
+    ]
     say(comparison_table(variants))
     say(f"page {write_report(Comparison('Comparison', variants), output)}")
     return variants

@@ -78,9 +78,11 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{path} was not written by phystrain: give a model file or run folder that 'phystrain train' made."
         )
-    found = header.get("format")
-    if not isinstance(found, int) or found > FORMAT:
+    found = header.get("format") if isinstance(header, dict) else None
+    if isinstance(found, int) and found > FORMAT:
         raise UserError(f"{path} has format {found}, this phystrain reads up to {FORMAT}: upgrade phystrain.")
+    if found not in (*_UPGRADES, FORMAT):
+        raise UserError(f"{path} is damaged (format {found}). Use another copy.")
     for number in range(found, FORMAT):
         header = _UPGRADES[number](header)
     return tensors, header
@@ -88,7 +90,7 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_model(
     path: Path | str,
-    potential: nn.Module,
+    weights: Mapping[str, Tensor],
     config: dict[str, Any],
     statistics: Statistics,
     meta: dict[str, Any] | None = None,
@@ -97,13 +99,13 @@ def save_model(
 
     Args:
         path: the file, by convention ending in ``.safetensors``.
-        potential: what ``config`` builds, with trained weights.
+        weights: state of the potential that ``config`` builds.
         config: settings with ``kind``, as plain data.
         statistics: of the training data.
         meta: provenance, as plain data.
     """
     header = {"type": "model", "config": config, "statistics": statistics.model_dump(mode="json"), "meta": meta or {}}
-    write_state(path, potential.state_dict(), header)
+    write_state(path, weights, header)
 
 
 def locate_model(path: Path | str) -> Path:
@@ -116,9 +118,11 @@ def locate_model(path: Path | str) -> Path:
     if not path.is_dir():
         return path
     model = path / "model" / "model.safetensors"
-    if not model.is_file():
-        raise UserError(f"{path} holds no finished model (model/model.safetensors): finish it with 'phystrain train'.")
-    return model
+    if model.is_file():
+        return model
+    if (path / "config.yaml").is_file():
+        raise UserError(f"the run in {path} is not finished: run its 'phystrain train' command again.")
+    raise UserError(f"{path} is no run folder: give one that 'phystrain train' made, or a model file.")
 
 
 def load_model(path: Path | str) -> SavedModel:
@@ -139,7 +143,12 @@ def load_model(path: Path | str) -> SavedModel:
         )
         potential = potential.to(floating or torch.float64)
         potential.load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or was made by another version ({error}).".replace("\n", " ")) from error
+        meta = dict(header.get("meta", {}))
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, UserError) as error:
+        reason = " ".join(str(error).partition("For further information")[0].split())[:200]
+        raise UserError(
+            f"{path} is damaged or of another version (written by phystrain {header.get('version')}, this is "
+            f"{__version__}). Use another copy, or that version.\n{reason}"
+        ) from error
     potential.eval()
-    return SavedModel(potential, header["config"], statistics, header.get("meta", {}), path)
+    return SavedModel(potential, header["config"], statistics, meta, path)

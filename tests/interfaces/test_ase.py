@@ -128,7 +128,7 @@ def test_saved_model(tmp_path, argon):
     statistics = Statistics.bare((18,))
     config = {"kind": "lennard_jones", "cutoff": 6.0, "minimum": {"Ar-Ar": 3.8}}
     potential = build(config, statistics).to(torch.float64)
-    save_model(tmp_path / "model.safetensors", potential, config, statistics)
+    save_model(tmp_path / "model.safetensors", potential.state_dict(), config, statistics)
     argon.rattle(0.1, seed=0)
     calculator = PhystrainCalculator.from_path(tmp_path / "model.safetensors", skin=0.3)
     expected = PhystrainCalculator(potential).get_forces(argon)

@@ -64,7 +64,10 @@ def test_a_stopped_run_resumes_bit_for_bit(run_config, tmp_path, monkeypatch, st
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     metrics = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader((tmp_path / n / "metrics.csv").open())]
+        [
+            {k: v for k, v in row.items() if k != "seconds"}
+            for row in csv.DictReader((tmp_path / n / "metrics.csv").open())
+        ]
         for n in ("whole", "cut")
     ]
     assert metrics[0] == metrics[1]
@@ -86,8 +89,17 @@ def test_a_folder_of_something_else_is_left_alone(run_config, tmp_path):
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+def test_labels_of_an_ase_calculator(settings, tmp_path):
+    teacher = {"calculator": "ase.calculators.lj:LennardJones", "sigma": 2.0, "epsilon": 0.1, "rc": 4.0}
+    settings["stages"] = settings["stages"][1:]
+    settings["stages"][0]["data"]["label_by"] = teacher
+    train(config.check(settings), tmp_path / "run")
+
+
 def test_early_stopping_ends_a_stage(settings, tmp_path):
-    settings["stages"] = [settings["stages"][0] | {"steps": 400, "validate_every": 1, "early_stopping": {"patience": 3}}]
+    settings["stages"] = [
+        settings["stages"][0] | {"steps": 400, "validate_every": 1, "early_stopping": {"patience": 3}}
+    ]
     settings["stages"][0]["optimiser"] = {"learning_rate": 1e-9}
     settings["stages"][0]["early_stopping"]["minimum_gain"] = 0.01
     train(config.check(settings), tmp_path / "run")

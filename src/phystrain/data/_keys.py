@@ -129,9 +129,9 @@ class LabelFinder:
             there = sorted(self.names["columns" if label == "forces" else "facts"])
             if key is not None and key not in there:
                 listed = f" In the file: {', '.join(there)}." if there else " The file names none at all."
-                hint = did_you_mean(key, there) if there else "leave the key out"
-                hint = "" if hint.startswith("choose") else f"; {hint}"
-                raise UserError(f"{where}: no frame has {key!r}, given as the key of {label}{hint}.{listed}")
+                hint = did_you_mean(key, there) if there else "leave the key out."
+                hint = "." if hint.startswith("choose") else f"; {hint}"
+                raise UserError(f"{where}: no frame has {key!r}, given as the key of {label}{hint}{listed}")
             similar = [name for name in there if _LOOKS_LIKE.get(label, label) in name.lower()]
             if similar and label != "weight" and not self.found[label]:
                 self.remarks[f"no {label} found, but {similar[0]!r} looks like it: name it as the key of {label}"] += 1

@@ -2,14 +2,16 @@
 
 import numpy as np
 import numpy.typing as npt
+from ase.data import chemical_symbols
 
 from phystrain.data._frame import Texts
-from phystrain.data.statistics import isolated
+from phystrain.data.statistics import composition, isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.registry import did_you_mean
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _TRAIN, _VALID, _TEST = ("train", "training"), ("valid", "val", "validation"), ("test", "testing")
 
@@ -17,7 +19,8 @@ _TRAIN, _VALID, _TEST = ("train", "training"), ("valid", "val", "validation"), (
 def split(structures: Structures, valid_fraction: float, seed: int, group_by: str | None = None) -> tuple[Ints, Ints]:
     """Numbers of the structures to train on and of those to validate on, each ascending.
 
-    Isolated atoms always stay in training: they are references, not samples.
+    Isolated atoms always stay in training: they are references, not samples. So do the last structures that hold an
+    element: errors of a potential that was never shown it would say nothing.
 
     Args:
         structures: to divide.
@@ -28,7 +31,8 @@ def split(structures: Structures, valid_fraction: float, seed: int, group_by: st
             met as nearly as whole groups allow. Structures without a value are groups of their own.
 
     Raises:
-        UserError: too few structures or groups, a fraction outside of (0, 1), or no such name.
+        UserError: too few structures or groups, a fraction outside of (0, 1), no such name, or nothing to spare
+            because every structure or group holds an element of its own.
     """
     if not 0 < valid_fraction < 1:
         raise UserError(f"valid_fraction is {valid_fraction}: it must lie between 0 and 1.")
@@ -36,15 +40,23 @@ def split(structures: Structures, valid_fraction: float, seed: int, group_by: st
     usable = np.flatnonzero(~single)
     if len(usable) < 2:
         raise UserError(
-            f"{len(usable)} structures besides isolated atoms cannot be split into training and validation: "
-            "at least 2 are needed."
+            f"{len(usable)} structure{'s' * (len(usable) != 1)} besides isolated atoms cannot be split into training "
+            "and validation: at least 2 are needed."
         )
     target = min(max(1, round(valid_fraction * len(usable))), len(usable) - 1)
     random = np.random.default_rng(seed)
+    holds = composition(structures)[usable] > 0
     if group_by is None:
-        kept = random.permutation(usable)[:target]
+        taken = _spared(random.permutation(len(usable)), holds, target)
     else:
-        kept = _whole_groups(usable, _groups(structures, group_by)[usable], target, random, group_by)
+        taken = _whole_groups(_groups(structures, group_by)[usable], holds, target, random, group_by)
+    if not len(taken):
+        what = f"every {group_by}" if group_by else "every structure"
+        raise UserError(
+            f"{what} holds an element that no other does: nothing can be kept back. Give data.valid, a file of "
+            "validation structures, or valid_fraction 0."
+        )
+    kept = usable[taken]
     valid = np.zeros(len(structures), dtype=bool)
     valid[kept] = True
     return np.flatnonzero(~valid), np.flatnonzero(valid)
@@ -72,6 +84,25 @@ def given(structures: Structures, key: str = "split") -> tuple[Ints, Ints]:
     return train, valid
 
 
+def require_same_elements(train: Structures, name: str, other: Structures) -> None:
+    """Refuse structures with elements that are in no training structure.
+
+    Args:
+        train: training structures.
+        name: of the others, for the message.
+        other: structures that the potential is to be judged on.
+
+    Raises:
+        UserError: names the first such element.
+    """
+    for number in other.elements:
+        if number not in train.elements:
+            raise UserError(
+                f"{chemical_symbols[number]} is in the {name} structures but in no training structure: "
+                "add labelled structures with it, or leave those frames out"
+            )
+
+
 def _column(structures: Structures, key: str) -> Texts:
     if key not in structures.info:
         there = sorted(name for name in structures.info if name != "frame")
@@ -89,17 +120,33 @@ def _groups(structures: Structures, key: str) -> Ints:
     return numbers.astype(np.int64)
 
 
-def _whole_groups(usable: Ints, groups: Ints, target: int, random: np.random.Generator, key: str) -> Ints:
+def _spared(order: Ints, holds: Bools, target: int) -> Ints:
+    """The first ``target`` in ``order`` whose elements (members, elements) all occur in what is not taken."""
+    left = holds.sum(axis=0)
+    taken: list[int] = []
+    for member in order.tolist():
+        if len(taken) < target and (left[holds[member]] > 1).all():
+            taken.append(member)
+            left = left - holds[member]
+    return np.array(taken, dtype=np.int64)
+
+
+def _whole_groups(groups: Ints, holds: Bools, target: int, random: np.random.Generator, key: str) -> Ints:
     """Groups in random order, each taken if that brings the number of structures nearer to ``target``."""
-    names, sizes = np.unique(groups, return_counts=True)
+    names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise UserError(f"all structures have the same {key}: group by something else, or split without groups.")
+    whole = np.array([holds[numbers == group].any(axis=0) for group in range(len(names))])
+    left = whole.sum(axis=0)
     order = random.permutation(len(names))
     taken: list[int] = []
     count = 0
     for group in order.tolist():
-        if abs(count + sizes[group] - target) < abs(count - target) and len(taken) < len(names) - 1:
+        spare = len(taken) < len(names) - 1 and (left[whole[group]] > 1).all()
+        if spare and abs(count + sizes[group] - target) < abs(count - target):
             taken.append(group)
             count += int(sizes[group])
-    taken = taken or [int(order[np.argmin(sizes[order])])]
-    return usable[np.isin(groups, names[taken])]
+            left = left - whole[group]
+    spare = [group for group in order.tolist() if (left[whole[group]] > 1).all()]
+    taken = taken or sorted(spare, key=lambda group: sizes[group])[:1]
+    return np.flatnonzero(np.isin(numbers, taken))

@@ -29,9 +29,18 @@ def write(structures: Structures, path: Path | str) -> None:
         UserError: another ending, or the place cannot be written to.
     """
     path = Path(path)
+    require_ending(path)
+    write_with(path, lambda temporary: temporary.write_bytes(_packed("".join(_frames(structures)).encode(), path)))
+
+
+def require_ending(path: Path) -> None:
+    """Refuse the name of a file that :func:`write` would not write.
+
+    Raises:
+        UserError: it does not end in .xyz or .extxyz, and a compression after that.
+    """
     if base_suffix(path) not in (".xyz", ".extxyz"):
         raise UserError(f"cannot write {path}: let the name end in .xyz (and .gz, .bz2 or .xz to compress).")
-    write_with(path, lambda temporary: temporary.write_bytes(_packed("".join(_frames(structures)).encode(), path)))
 
 
 def _packed(content: bytes, path: Path) -> bytes:

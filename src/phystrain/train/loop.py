@@ -57,6 +57,7 @@ class Training:
         metrics: where validation figures go.
         checkpoint_seconds: time between checkpoints.
         should_stop: asked after every step.
+        on_best: given the weights at every best validation.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class Training:
         checkpoints: Path | None = None,
         checkpoint_seconds: float = 20.0,
         should_stop: Callable[[], bool] = lambda: False,
+        on_best: Callable[[dict[str, Tensor]], None] = lambda _: None,
     ) -> None:
         self._stage, self._material, self._fabric = stage, material, fabric
         self._metrics, self._checkpoints = metrics, checkpoints
-        self._checkpoint_seconds, self._should_stop = checkpoint_seconds, should_stop
+        self._checkpoint_seconds, self._should_stop, self._on_best = checkpoint_seconds, should_stop, on_best
         self.steps = stage.steps or (stage.epochs or 1) * material.train.steps_per_epoch
         self._every = stage.validate_every or max(1, self.steps // VALIDATIONS)
         self._potential = potential
@@ -114,7 +116,7 @@ class Training:
                     display.update(task, note=self._validate(means, elapsed))
                 now = time.monotonic()
                 stop = self._should_stop()
-                if stop or now - saved >= self._checkpoint_seconds:
+                if stop or now - saved >= self._checkpoint_seconds or self.step == self.steps:
                     self._save(self._seconds + now - started)
                     saved = now
                 if stop:
@@ -185,6 +187,7 @@ class Training:
         if figure < self._best["metric"]:
             self._best.update(metric=figure, step=self.step)
             self._best_weights = self._current()
+            self._on_best(self._best_weights)
 
     def _finished_early(self) -> bool:
         stopping = self._stage.early_stopping

@@ -1,6 +1,7 @@
 """A run: all stages in order, in a folder that can be resumed."""
 
 import json
+import os
 import platform
 import shutil
 import signal
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 import yaml
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 import phystrain
 from phystrain import config as run_file
@@ -27,7 +28,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
-from phystrain.files import write_text
+from phystrain.files import write_text, write_with
 from phystrain.potentials import build
 from phystrain.saving import load_model, save_model
 from phystrain.statistics import Statistics
@@ -66,11 +67,10 @@ class Run:
         devices = config.processes
         accelerator = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         self._fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
-        self._fabric.launch()
-        first = self._fabric.is_global_zero
-        if first:
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # before the others start, who would wait for ever
             _prepare(self.folder, config, restart)
-        self._fabric.barrier()
+        self._fabric.launch()
+        first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
         self._metrics = Metrics(self.folder / "metrics.csv" if first else None)
         self._labelled: Labelled | None = None
@@ -109,22 +109,20 @@ class Run:
         labelled = self.labelled
         if self._fabric.is_global_zero:
             self._record(labelled)
-        with _stop_on_signal() as should_stop:
-            for stage in self.config.stages:
-                if not self._model_file(stage.name).is_file():
-                    self._train_stage(stage, should_stop)
-                self._fabric.barrier()
+        for stage in self.config.stages:
+            if not self._model_file(stage.name).is_file():
+                self._train_stage(stage)
+            self._fabric.barrier()
         if self._fabric.is_global_zero:
-            shutil.copyfile(self._model_file(self.config.stages[-1].name), final.with_suffix(".part"))
-            final.with_suffix(".part").replace(final)
-            (self.folder / "checkpoints" / "last.safetensors").unlink(missing_ok=True)
+            last = self._model_file(self.config.stages[-1].name)
+            write_with(final, lambda temporary: shutil.copyfile(last, temporary))
         self._fabric.barrier()
         return final
 
     def _model_file(self, stage: str) -> Path:
         return self.folder / "model" / f"{stage}.safetensors"
 
-    def _train_stage(self, stage: Stage, should_stop: Callable[[], bool]) -> None:
+    def _train_stage(self, stage: Stage) -> None:
         config, statistics = self.config, self.labelled.statistics
         dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)
@@ -133,37 +131,45 @@ class Run:
         train, valid = self._structures(stage)
         potential = potential.to(self._fabric.device)
         material = self._material(stage, potential, train, valid, dtype)
-        if getattr(potential, "terms", None) is not None and _trains_reference(settings):
+        if settings["terms"]["reference"]["trainable"]:
             _align_reference(potential, material, statistics)
+        checkpoints = self.folder / "checkpoints"
+        stopped: list[int] = []
         training = Training(
             potential,
             stage,
             material,
             self._fabric,
             metrics=self._metrics,
-            checkpoints=self.folder / "checkpoints",
+            checkpoints=checkpoints,
             checkpoint_seconds=config.checkpoint_seconds,
-            should_stop=should_stop,
+            should_stop=lambda: bool(stopped),
+            on_best=lambda weights: self._save(stage, settings, weights, checkpoints / "best.safetensors"),
         )
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(
             f"stage {stage.name}: {settings['terms']['model']['kind']}, {count:,} parameters, "
             f"{len(train)} structures, {training.steps} steps"
         )
-        weights = training.run()
-        if self._fabric.is_global_zero:
-            potential.load_state_dict(weights)
-            meta = {
-                "stage": stage.name,
-                "seed": config.seed,
-                "data": self.labelled.train.digest(),
-                "temperatures": config.reliability.temperatures,
-                "version": phystrain.__version__,
-            }
-            save_model(self._model_file(stage.name), potential, settings, statistics, meta)
+        with _noting_signals(stopped):
+            weights = training.run()
+        self._save(stage, settings, weights, self._model_file(stage.name))
+        if self.is_first:
             figures = {k.removeprefix("valid_"): v for k, v in self._metrics.rows[-1].items() if "mae" in k}
             errors = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
             self._log(f"stage {stage.name}: done{', validation ' + errors if errors else ''}")
+
+    def _save(self, stage: Stage, settings: dict[str, Any], weights: dict[str, Tensor], file: Path) -> None:
+        """Write a model file, from the first process."""
+        if not self.is_first:
+            return
+        meta = {
+            "stage": stage.name,
+            "seed": self.config.seed,
+            "data": self.labelled.train.digest(),
+            "temperatures": self.config.reliability.temperatures,
+        }
+        save_model(file, weights, settings, self.labelled.statistics, meta)
 
     def _start(self, stage: Stage, statistics: Statistics) -> tuple[nn.Module, dict[str, Any]]:
         """The potential as the stage begins, and the settings it is built from."""
@@ -326,10 +332,6 @@ def _copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
     target.load_state_dict(own | weights)
 
 
-def _trains_reference(settings: dict[str, Any]) -> bool:
-    return bool(settings["terms"]["reference"]["trainable"])
-
-
 @torch.no_grad()
 def _align_reference(potential: nn.Module, material: Material, statistics: Statistics) -> None:
     """Start trainable reference energies where they fit the energies best, elements that never vary sharing alike."""
@@ -353,15 +355,14 @@ def _align_reference(potential: nn.Module, material: Material, statistics: Stati
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination into a question that the loop asks; the second one acts at once.
+def _noting_signals(asked: list[int]) -> Iterator[None]:
+    """Only note the first Ctrl-C or termination, for the loop to see after its step; the second one acts at once.
 
     An exception in the middle of an optimiser step would leave weights that belong to no step.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield
         return
-    asked: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         if asked:
@@ -370,7 +371,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

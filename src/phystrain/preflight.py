@@ -1,0 +1,88 @@
+"""What is refused before any work begins, so that a mistake costs seconds and leaves nothing half-done behind."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+
+from phystrain import config as run_file
+from phystrain import registry
+from phystrain.augment import load_teacher
+from phystrain.config import RunConfig
+from phystrain.data.write import require_ending
+from phystrain.errors import UserError
+from phystrain.files import require_writable
+from phystrain.saving import load_model
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def require_sources(config: RunConfig, base: Path) -> None:
+    """Refuse weights and teachers that are not there, before the stages that come first are trained."""
+    names = [stage.name for stage in config.stages]
+    for stage in config.stages:
+        start, teacher = stage.init_from, stage.data.label_by if stage.data else None
+        if start is not None and start not in names:
+            _require_source(f"stages.{stage.name}.init_from", base / start, start, names)
+        if isinstance(teacher, str) and teacher not in names and ":" not in teacher:
+            _require_source(f"stages.{stage.name}.data.label_by", base / teacher, teacher, names)
+        elif teacher is not None and teacher not in names:
+            load_teacher(teacher)
+
+
+def _require_source(field: str, path: Path, name: str, stages: list[str]) -> None:
+    if not path.exists():
+        near = registry.did_you_mean(name, stages)
+        raise UserError(f"{field}: {name!r} is neither an earlier stage nor a model file or run folder; {near}")
+    load_model(path)
+
+
+def require_held_out(config: RunConfig) -> None:
+    """Refuse to promise errors on test structures where there will be none."""
+    data, tests = config.data, config.reliability.tests or {}
+    if config.reliability.enabled and "errors" in tests and not (data.test or data.valid or data.valid_fraction):
+        raise UserError("reliability.tests.errors needs held-out structures: give data.test, or a data.valid_fraction")
+
+
+def require_device(config: RunConfig) -> None:
+    """Refuse devices that this machine lacks."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(config.device, True):
+        raise UserError(f"device is {config.device}, of which torch finds none here: use device=auto or device=cpu")
+    count = torch.cuda.device_count()
+    if config.processes > count and (config.device == "cuda" or (config.device == "auto" and count)):
+        raise UserError(f"processes is {config.processes}, but there are {count} GPUs: lower it, or use device=cpu")
+
+
+def withdraw(folder: Path) -> None:
+    """Take back a run folder in which nothing was trained: settings that are mended must not be refused there."""
+    if (folder / "checkpoints").exists() or (folder / "model").exists():
+        return
+    for name in ("config.yaml", "data.json", "train.log"):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def checked(model: type[T], where: str, settings: dict[str, Any]) -> T:
+    """Settings that were given one by one, checked."""
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        raise UserError(f"{where}: {run_file.explain(error, model, settings)}") from error
+
+
+def require_apart(folder: Path) -> None:
+    """Refuse a run folder as the place of another report: that of the run would be lost."""
+    if (folder / "config.yaml").is_file():
+        raise UserError(f"{folder} is a run folder with a report of its own: give another --output")
+    require_writable(folder / "report.html")
+
+
+def require_new(output: Path, source: Path) -> None:
+    """Refuse a file of structures that cannot be written, or that is the one to be read, before the work begins."""
+    require_ending(output)
+    require_writable(output)
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"{output} is the file to read: give another --output")
