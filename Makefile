@@ -5,21 +5,22 @@ BIN := $(VENV)/bin
 # Extra options for pip, such as an index of CPU or CUDA builds of torch (see README).
 PIP_OPTIONS ?=
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 
 .PHONY: demo test lint setup clean
 
 demo: $(READY)
 	$(BIN)/phystrain demo --output phystrain-demo
 
-test: $(READY)
+test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-lint: $(READY)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-setup: $(READY)
+setup: $(DEV)
 
 # torch first, and alone: what follows finds it in place and pulls no other build.
 $(READY): pyproject.toml constraints.txt
@@ -28,8 +29,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 2; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e .
 	@touch $(READY)
+
+$(DEV): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) -c constraints.txt -e '.[dev]'
+	@touch $(DEV)
 
 clean:
 	rm -rf $(VENV) build dist phystrain-demo .pytest_cache .mypy_cache .ruff_cache

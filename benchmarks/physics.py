@@ -51,7 +51,7 @@ EXPERIMENTS = {
         "labels": 40,
         "seeds": 3,
         "cutoff": 4.5,
-        "stages": {"steps": 1000, "pretrain_steps": 600, "batch_size": 2},
+        "stages": {"steps": 600, "pretrain_steps": 500, "batch_size": 2},
         "survival": {"temperatures": [1000, 2000, 3000], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0},
     },
     "aspirin-50": {
@@ -59,7 +59,7 @@ EXPERIMENTS = {
         "labels": 50,
         "seeds": 3,
         "cutoff": 5.0,
-        "stages": {"steps": 1000, "pretrain_steps": 600, "batch_size": 5},
+        "stages": {"steps": 600, "pretrain_steps": 500, "batch_size": 4},
         "survival": {
             "temperatures": [500, 1000, 1500],
             "replicas": 6,

@@ -46,7 +46,7 @@ def quartz() -> list[Atoms]:
     """Four rattled cells of alpha-quartz with 72 atoms."""
     unit = crystal(
         ["Si", "O"],
-        [(0.4697, 0.0, 0.0), (0.4135, 0.2669, 0.1191)],
+        [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.7858)],
         spacegroup=152,
         cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
     )

@@ -371,12 +371,14 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
-        app(tokens, exit_on_error=False, print_error=False)
+        # Not app(tokens): that would answer Ctrl-C itself, without saying how to go on.
+        command, arguments_of, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        command(*arguments_of.args, **arguments_of.kwargs)
     except UserError as error:
         _fail(str(error))
     except CycloptsError as error:
-        command = f" {tokens[0]}" if tokens and tokens[0] in app else ""
-        _fail(f"{' '.join(str(error).split())} See 'phystrain{command} --help'.")
+        known = f" {tokens[0]}" if tokens and tokens[0] in app else ""
+        _fail(f"{' '.join(str(error).split())} See 'phystrain{known} --help'.")
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(1) from None
@@ -384,11 +386,21 @@ def main(arguments: list[str] | None = None) -> None:
         from phystrain.files import mend
 
         _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}. {mend(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        _fail("out of memory. Lower batch_size or channels, or take smaller structures.")
     except KeyboardInterrupt:
         again = shlex.join(["phystrain", *tokens])
         hint = f" Go on with: {again}" if tokens and tokens[0] in ("train", "demo", "fit", "augment") else ""
         print(f"\nstopped.{hint}", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch could not get the memory it asked for, on CPU or GPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return named or isinstance(error, MemoryError)
 
 
 def _fail(message: str) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from phystrain import registry
 from phystrain.augment import Augmentation
+from phystrain.data.read import LabelKeys
 from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.objectives import Objective
@@ -50,15 +51,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class KeysConfig(Section):
-    """Names of the labels in the files, where they are not the usual ones."""
-
-    energy: str | None = None
-    forces: str | None = None
-    stress: str | None = None
-    weight: str | None = None
-
-
 class DataConfig(Section):
     """The labelled structures."""
 
@@ -67,8 +59,13 @@ class DataConfig(Section):
     test: str | None = Field(None, description="file of test structures, never trained on")
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="part of train kept back for validation")
     group_by: str | None = Field(None, description="info key whose groups are never split between train and valid")
+    split_key: str | None = Field(
+        None, description="info key that says train, valid or test of every frame; instead of a random split"
+    )
     use: int | None = Field(None, gt=0, description="use only this many structures of train, drawn at random by seed")
-    keys: KeysConfig = KeysConfig()
+    keys: LabelKeys = Field(
+        LabelKeys(), description="names of the labels in the files, where they are not the usual ones"
+    )
     reference_energies: Literal["auto", "isolated", "fit", "zero"] | dict[str, float] = Field(
         "auto", description="energies of isolated atoms, eV: given by element, from isolated frames, or fitted"
     )

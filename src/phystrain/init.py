@@ -36,7 +36,10 @@ def propose(
     structures = found.structures.select(~isolated(found.structures))
     labelled = int(structures.labelled("energy").sum())
     if labelled < FEWEST:
-        raise UserError(f"{data} has {labelled} structures with energies; training needs {FEWEST} at the very least")
+        raise UserError(
+            f"{data} has {labelled} structures with energies besides isolated atoms: training needs {FEWEST} at the very "
+            "least. If there are more, name their key with --energy"
+        )
     if test is not None:
         require_same_elements(structures, "test", read(test, keys=keys).structures)
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())

@@ -73,7 +73,7 @@ def run(
     job = Run(config, folder, base=base, restart=restart, say=say)
     try:
         model = load_model(job.train())
-    except UserError:
+    except Exception:
         if job.is_first:
             withdraw(folder)
         raise
@@ -356,7 +356,7 @@ def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
             found = next((base / file for base in (beside, Path()) if (base / file).is_file()), None)
             if found is None:
                 raise UserError(f"the data of {folder} ({file}) is not to be found from here: give --start FILE")
-            parts.append(read(found, keys=LabelKeys(**data.keys.model_dump())).structures)
+            parts.append(read(found, keys=data.keys).structures)
         return Structures.concatenate(parts)
 
     if data.test is not None or data.valid is not None:
@@ -364,11 +364,12 @@ def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
         return held_out, held_out
     train = load(data.train)
     record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    numbers = np.array(record["indices"]["valid"], dtype=np.int64)
+    part = "test" if record["indices"].get("test") else "valid"
+    numbers = np.array(record["indices"][part], dtype=np.int64)
     if not len(numbers):
         return None, train
     held_out = train.select(numbers[numbers < len(train)])
-    if held_out.digest() != record["valid"]:
+    if held_out.digest() != record[part]:
         raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
     return held_out, held_out
 

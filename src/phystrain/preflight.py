@@ -41,7 +41,8 @@ def _require_source(field: str, path: Path, name: str, stages: list[str]) -> Non
 def require_held_out(config: RunConfig) -> None:
     """Refuse to promise errors on test structures where there will be none."""
     data, tests = config.data, config.reliability.tests or {}
-    if config.reliability.enabled and "errors" in tests and not (data.test or data.valid or data.valid_fraction):
+    held_out = data.test or data.valid or data.split_key or data.valid_fraction
+    if config.reliability.enabled and "errors" in tests and not held_out:
         raise UserError("reliability.tests.errors needs held-out structures: give data.test, or a data.valid_fraction")
 
 
@@ -59,7 +60,7 @@ def withdraw(folder: Path) -> None:
     """Take back a run folder in which nothing was trained: settings that are mended must not be refused there."""
     if (folder / "checkpoints").exists() or (folder / "model").exists():
         return
-    for name in ("config.yaml", "data.json", "train.log"):
+    for name in ("config.yaml", "data.json", "metrics.csv", "train.log"):
         (folder / name).unlink(missing_ok=True)
     if not any(folder.iterdir()):
         folder.rmdir()

@@ -20,7 +20,7 @@ from phystrain.errors import UserError
 class PluginConfig(BaseModel):
     """Base of every ``Config``: fields are checked, unknown ones refused, values fixed once made."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     kind: str
 

@@ -64,7 +64,7 @@ def read_state(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no such model file: {path}")
+        raise UserError(f"no such model file or run folder: {path}")
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -146,9 +146,10 @@ def load_model(path: Path | str) -> SavedModel:
         meta = dict(header.get("meta", {}))
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError, UserError) as error:
         reason = " ".join(str(error).partition("For further information")[0].split())[:200]
-        raise UserError(
-            f"{path} is damaged or of another version (written by phystrain {header.get('version')}, this is "
-            f"{__version__}). Use another copy, or that version.\n{reason}"
-        ) from error
+        writer = header.get("version")
+        cause, cure = "is damaged", "another copy"
+        if writer != __version__:
+            cause, cure = f"was written by phystrain {writer} and this is {__version__}", "that version"
+        raise UserError(f"{path} {cause}: use {cure}.\n{reason}") from error
     potential.eval()
     return SavedModel(potential, header["config"], statistics, meta, path)

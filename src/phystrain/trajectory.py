@@ -15,7 +15,7 @@ from phystrain.guards import Guards
 class Settings(BaseModel):
     """How to run molecular dynamics."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     ensemble: Literal["nvt", "nve"] = Field(default="nvt", description="nvt: Langevin thermostat; nve: constant energy")
     temperature: float = Field(default=300.0, ge=0, description="K, of the thermostat and of the starting velocities")

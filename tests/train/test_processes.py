@@ -16,7 +16,7 @@ def test_two_processes_have_the_gradient_of_one(names, tmp_path):
         output = tmp_path / f"{processes}.safetensors"
         command = [sys.executable, script, str(processes), names, output]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         results.append(load_file(output))
     one, two = results

@@ -3,8 +3,9 @@ import json
 
 import pytest
 import torch
+from ase.io import read, write
 
-from phystrain import config
+from phystrain import config, datasets
 from phystrain.errors import UserError
 from phystrain.saving import load_model, read_state
 from phystrain.train.loop import Interrupted, Training
@@ -94,6 +95,19 @@ def test_labels_of_an_ase_calculator(settings, tmp_path):
     settings["stages"] = settings["stages"][1:]
     settings["stages"][0]["data"]["label_by"] = teacher
     train(config.check(settings), tmp_path / "run")
+
+
+def test_a_split_that_the_file_names(settings, tmp_path):
+    frames = list(read(datasets.path("silica"), ":6"))
+    for frame, part in zip(frames, ["train", "test", "train", "valid", "train", "test"], strict=True):
+        frame.info["part"] = part
+    write(tmp_path / "data.xyz", frames)
+    settings["data"] = {"train": str(tmp_path / "data.xyz"), "split_key": "part"}
+    settings["stages"] = settings["stages"][:1]
+    run = Run(config.check(settings), tmp_path / "run", say=lambda line: None)
+    run.train()
+    assert run.labelled.indices == {"train": [0, 2, 4], "valid": [3]}
+    assert len(run.labelled.test) == 2
 
 
 def test_early_stopping_ends_a_stage(settings, tmp_path):

@@ -186,6 +186,8 @@ class CalculatorTeacher:
             raise UserError(
                 f"{self.path} does not start with {self.arguments}: {failure}. Check its arguments."
             ) from failure
+        if not hasattr(calculator, "implemented_properties"):
+            raise UserError(f"{self.path} makes no calculator of ASE: name a class or function that does")
         self.gives_stress = "stress" in calculator.implemented_properties
         return calculator
 

@@ -70,7 +70,9 @@ def read_xyz(path: Path, wanted: frozenset[str]) -> Iterator[Frame]:
         with _opened(path) as handle:
             yield from _frames(path, handle, wanted)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not a text file: give an extended XYZ file, or name it by its format.") from error
+        raise UserError(
+            f"{path} is not a text file in UTF-8: give an extended XYZ file, or name it by its format."
+        ) from error
     except _DAMAGED as error:
         raise UserError(f"{path} cannot be read ({error}): the file is damaged; use another copy.") from error
 

@@ -70,8 +70,8 @@ class Structures:
         if quantity == "forces":
             finite = np.isfinite(self.forces).all(axis=1)
             return np.bincount(self.system, weights=finite, minlength=len(self)) > 0
-        values = getattr(self, quantity).reshape(len(self), -1)
-        return np.asarray(np.isfinite(values).all(axis=1))
+        values = getattr(self, quantity)
+        return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
     def select(self, indices: npt.ArrayLike) -> "Structures":
         """The structures of the given numbers, in that order, or where a boolean mask is true."""

@@ -13,7 +13,7 @@ from phystrain.layers.radial import RadialBasis
 from phystrain.potentials import PotentialConfig
 from phystrain.statistics import Statistics
 
-TRIM_RATIO = 1.15
+TRIM_RATIO = 1.01
 """A neighbour list that reaches further than this many cut-offs is shortened: cheaper than carrying the zeros."""
 
 

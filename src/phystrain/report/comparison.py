@@ -141,6 +141,10 @@ COLUMNS = (
 )
 
 
+ALIKE = 0.05
+"""Errors that differ by less than this fraction are not ranked in words: another seed would turn them round."""
+
+
 class Row(NamedTuple):
     """A row of the headline table.
 
@@ -247,6 +251,9 @@ def _compare(rows: Sequence[Row], index: int) -> str:
         return (
             f"{column.title}: {text_of(known[0], index)} {column.unit} for all that have it." if len(known) > 1 else ""
         )
+    values = [entry.value for row in known if (entry := row.entries[index]) is not None]
+    if column.smallest and max(values) <= (1 + ALIKE) * min(values):
+        return f"{column.title}: {number(min(values))} to {number(max(values))} {column.unit}, alike to {100 * ALIKE:.0f} %."
     others = [row for position, row in enumerate(rows) if position not in winners and row in known]
     against = rows[0] if rows[0] in others else others[0]
     verb = "has" if len(winners) == 1 else "have"

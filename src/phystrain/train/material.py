@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from phystrain.config import DataConfig, Stage
-from phystrain.data.read import LabelKeys, read
-from phystrain.data.split import split
+from phystrain.data.read import read
+from phystrain.data.split import given, split
 from phystrain.data.statistics import compute, isolated, reference_energies
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -50,12 +50,11 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     Raises:
         UserError: whatever is wrong with a file, or too few structures.
     """
-    keys = LabelKeys(**data.keys.model_dump())
 
     def load(files: str | list[str]) -> Structures:
         parts = []
         for file in [files] if isinstance(files, str) else files:
-            found = read(base / file, keys=keys)
+            found = read(base / file, keys=data.keys)
             for line in [found.summary(), *found.warnings]:
                 say(line)
             parts.append(found.structures)
@@ -72,6 +71,9 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     if data.valid is not None:
         train, valid = np.arange(len(numbers)), np.empty(0, dtype=np.int64)
         held_out: Structures | None = load(data.valid)
+    elif data.split_key is not None:
+        train, valid = given(structures, data.split_key)
+        held_out = structures.select(valid)
     elif data.valid_fraction > 0:
         train, valid = split(structures, data.valid_fraction, seed, group_by=data.group_by)
         held_out = structures.select(valid)
@@ -85,6 +87,9 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
         say(line)
     statistics = compute(described, cutoff, references)
     test = load(data.test) if data.test is not None else None
+    if test is None and data.split_key is not None:
+        rest = np.setdiff1d(np.arange(len(structures)), np.concatenate([train, valid]))
+        test = structures.select(rest) if len(rest) else None
     _same_elements(statistics, {"validation": held_out, "test": test})
     return Labelled(
         train=kept,
