@@ -245,8 +245,8 @@ def audit(
     model
         Run folder or model file.
     start
-        Structures to start dynamics from; labelled ones also give errors. The run's own test or training data if
-        not given.
+        Structures to start dynamics from; labelled ones also give errors. The run's own held-out structures if not
+        given, or else those it was trained on, of which no errors are measured.
     temperature
         K; repeat for several. That of the training data first.
     output

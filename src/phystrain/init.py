@@ -37,8 +37,8 @@ def propose(
     labelled = int(structures.labelled("energy").sum())
     if labelled < FEWEST:
         raise UserError(
-            f"{data} has {labelled} structures with energies besides isolated atoms: training needs {FEWEST} at the very "
-            "least. If there are more, name their key with --energy"
+            f"{data} has {labelled} structures with energies besides isolated atoms: training needs {FEWEST} at the "
+            "very least. If there are more, name their key with --energy"
         )
     if test is not None:
         require_same_elements(structures, "test", read(test, keys=keys).structures)

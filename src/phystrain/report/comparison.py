@@ -253,7 +253,8 @@ def _compare(rows: Sequence[Row], index: int) -> str:
         )
     values = [entry.value for row in known if (entry := row.entries[index]) is not None]
     if column.smallest and max(values) <= (1 + ALIKE) * min(values):
-        return f"{column.title}: {number(min(values))} to {number(max(values))} {column.unit}, alike to {100 * ALIKE:.0f} %."
+        spread = f"{number(min(values))} to {number(max(values))} {column.unit}"
+        return f"{column.title}: {spread}, alike to {100 * ALIKE:.0f} %."
     others = [row for position, row in enumerate(rows) if position not in winners and row in known]
     against = rows[0] if rows[0] in others else others[0]
     verb = "has" if len(winners) == 1 else "have"
