@@ -218,7 +218,7 @@ def evaluate(
     output
         Folder for parity plots and figures; none are written if not given.
     """
-    from phystrain.pipeline import evaluate_model
+    from phystrain.trained import evaluate_model
 
     keys = {"energy": energy, "forces": forces, "stress": stress}
     evaluate_model(model, data, output=output, keys=keys, say=say)
@@ -252,7 +252,7 @@ def audit(
     output
         Folder for results, plots and page; MODEL-audit if not given.
     """
-    from phystrain.pipeline import audit_model
+    from phystrain.trained import audit_model
 
     audit_model(
         model,
@@ -302,7 +302,7 @@ def md(
     every
         Steps between frames.
     """
-    from phystrain.pipeline import run_md
+    from phystrain.trained import run_md
 
     run_md(
         model,
@@ -330,7 +330,7 @@ def compare(*runs: Path, output: Path = Path("comparison")) -> None:
     output
         Folder for the page and plots.
     """
-    from phystrain.pipeline import compare_runs
+    from phystrain.trained import compare_runs
 
     compare_runs(runs, output, say=say)
 
@@ -356,7 +356,7 @@ def info(model: Path | None = None, *, kinds: bool = False) -> None:
     kinds
         List every potential, objective, augmentation and reliability test.
     """
-    from phystrain.pipeline import describe_kinds, describe_model
+    from phystrain.trained import describe_kinds, describe_model
 
     if model is None and not kinds:
         raise UserError("give a model file or run folder, or --kinds")

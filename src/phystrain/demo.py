@@ -21,10 +21,10 @@ from phystrain import config, datasets, recipes
 from phystrain.data.read import read
 from phystrain.errors import UserError
 from phystrain.files import write_text
-from phystrain.pipeline import load_results
 from phystrain.progress import bar
 from phystrain.report.comparison import Comparison, Variant, comparison_table, summary
 from phystrain.report.page import write_report
+from phystrain.verdict import load_results
 
 VARIANTS = ("labels only", "weak losses", "all physics")
 LABELS = 10
@@ -80,6 +80,8 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
         KeyboardInterrupt: stopped; the same call goes on from there.
     """
     began = time.monotonic()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give another --output")
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "test"):
         shutil.copyfile(datasets.path("silica", part), folder / f"{part}.xyz.xz")

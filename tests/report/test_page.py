@@ -33,7 +33,7 @@ def _errors(scale: float) -> Result:
     reference = generator.normal(size=300)
     return Result(
         test="errors",
-        title="Errors on the test set",
+        title="Errors on held-out structures",
         figures={"structures": 100, "energy MAE, meV/atom": 4.0 * scale, "forces MAE, meV/Å": 80.0 * scale},
         sentence="RMSE on 100 structures.",
         curves={

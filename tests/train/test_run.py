@@ -106,7 +106,7 @@ def test_a_split_that_the_file_names(settings, tmp_path):
     settings["stages"] = settings["stages"][:1]
     run = Run(config.check(settings), tmp_path / "run", say=lambda line: None)
     run.train()
-    assert run.labelled.indices == {"train": [0, 2, 4], "valid": [3]}
+    assert run.labelled.indices == {"train": [0, 2, 4], "valid": [3], "test": [1, 5]}
     assert len(run.labelled.test) == 2
 
 

@@ -45,7 +45,7 @@ class Config(ReliabilityTest):
         judged = {name: limit for name, limit in limits.items() if limit is not None and name in figures}
         return Result(
             test=self.kind,
-            title="Errors on the test set",
+            title="Errors on held-out structures",
             figures=figures,
             passed=all(_number(figures[name]) <= limit for name, limit in judged.items()) if judged else None,
             threshold=", ".join(f"{name.split(',')[0]} <= {limit:g}" for name, limit in judged.items()),

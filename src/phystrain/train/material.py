@@ -8,7 +8,7 @@ import numpy as np
 
 from phystrain.config import DataConfig, Stage
 from phystrain.data.read import read
-from phystrain.data.split import given, split
+from phystrain.data.split import given, require_same_elements, split
 from phystrain.data.statistics import compute, isolated, reference_energies
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -55,8 +55,7 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
         parts = []
         for file in [files] if isinstance(files, str) else files:
             found = read(base / file, keys=data.keys)
-            for line in [found.summary(), *found.warnings]:
-                say(line)
+            say(found.summary())
             parts.append(found.structures)
         return Structures.concatenate(parts)
 
@@ -86,31 +85,23 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     for line in references.warnings:
         say(line)
     statistics = compute(described, cutoff, references)
+    indices = {"train": numbers[train].tolist(), "valid": numbers[valid].tolist()}
     test = load(data.test) if data.test is not None else None
     if test is None and data.split_key is not None:
         rest = np.setdiff1d(np.arange(len(structures)), np.concatenate([train, valid]))
         test = structures.select(rest) if len(rest) else None
-    _same_elements(statistics, {"validation": held_out, "test": test})
+        indices["test"] = numbers[rest].tolist()
+    for name, others in (("validation", held_out), ("test", test)):
+        if others is not None:
+            require_same_elements(described, name, others)
     return Labelled(
         train=kept,
         valid=held_out,
         test=test,
         isolated=lone,
         statistics=statistics,
-        indices={"train": numbers[train].tolist(), "valid": numbers[valid].tolist()},
+        indices=indices,
     )
-
-
-def _same_elements(statistics: Statistics, others: Mapping[str, Structures | None]) -> None:
-    from ase.data import chemical_symbols
-
-    for name, structures in others.items():
-        for number in () if structures is None else structures.elements:
-            if number not in statistics.species:
-                raise UserError(
-                    f"{chemical_symbols[number]} is in the {name} structures but in no training structure: "
-                    f"add labelled structures with it, or leave those frames out"
-                )
 
 
 def need_labels(stage: Stage, objectives: Mapping[str, Objective], structures: Structures, where: str) -> None:

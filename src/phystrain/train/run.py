@@ -1,10 +1,9 @@
 """A run: all stages in order, in a folder that can be resumed."""
 
-import json
 import os
-import platform
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import phystrain
-from phystrain import config as run_file
 from phystrain.allocator import keep_memory
 from phystrain.augment._relabel import align, load_teacher, relabel
 from phystrain.config import RunConfig, Stage
@@ -28,13 +24,14 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
-from phystrain.files import write_text, write_with
+from phystrain.files import write_with
 from phystrain.potentials import build
 from phystrain.saving import load_model, save_model
 from phystrain.statistics import Statistics
+from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics
 from phystrain.train.loop import Material, Training
-from phystrain.train.material import Labelled, load_labelled, need_labels, reserve
+from phystrain.train.material import load_labelled, need_labels, reserve
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,7 +47,10 @@ class Run:
         say: told what happens, line by line.
 
     Raises:
-        UserError: the folder holds a run with other settings.
+        UserError: a mistake in the data, an objective without its labels, or a folder that holds another run.
+
+    Attributes:
+        labelled: the labelled structures, split.
     """
 
     def __init__(
@@ -67,31 +67,30 @@ class Run:
         devices = config.processes
         accelerator = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
         self._fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+        noted: list[str] = []
+        self.labelled = load_labelled(
+            config.data,
+            cutoff=getattr(config.potential, "cutoff", 5.0),
+            seed=config.seed,
+            base=self.base,
+            say=noted.append,
+        )
+        for stage in config.stages:
+            if stage.data is None:
+                need_labels(stage, stage.objectives, self.labelled.train, "data.train")
         if os.environ.get("LOCAL_RANK", "0") == "0":  # before the others start, who would wait for ever
-            _prepare(self.folder, config, restart)
+            prepare(self.folder, config, self.labelled, restart=restart)
         self._fabric.launch()
         first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
         self._metrics = Metrics(self.folder / "metrics.csv" if first else None)
-        self._labelled: Labelled | None = None
+        for line in noted:
+            self._log(line)
 
     @property
     def is_first(self) -> bool:
         """Whether this is the first of the processes, the one that writes."""
         return bool(self._fabric.is_global_zero)
-
-    @property
-    def labelled(self) -> Labelled:
-        """The labelled structures, read on first use."""
-        if self._labelled is None:
-            bare = getattr(self.config.potential, "cutoff", 5.0)
-            self._labelled = load_labelled(
-                self.config.data, cutoff=bare, seed=self.config.seed, base=self.base, say=self._log
-            )
-            for stage in self.config.stages:
-                if stage.data is None:
-                    need_labels(stage, stage.objectives, self._labelled.train, "data.train")
-        return self._labelled
 
     def train(self) -> Path:
         """Train every stage that is not finished yet.
@@ -106,9 +105,6 @@ class Run:
         final = self.folder / "model" / "model.safetensors"
         if final.is_file():
             return final
-        labelled = self.labelled
-        if self._fabric.is_global_zero:
-            self._record(labelled)
         for stage in self.config.stages:
             if not self._model_file(stage.name).is_file():
                 self._train_stage(stage)
@@ -258,22 +254,6 @@ class Run:
             replay=replay,
         )
 
-    def _record(self, labelled: Labelled) -> None:
-        """Write what the result depends on: data, split, seed and versions."""
-        text = json.dumps(
-            {
-                "train": labelled.train.digest(),
-                "valid": None if labelled.valid is None else labelled.valid.digest(),
-                "test": None if labelled.test is None else labelled.test.digest(),
-                "indices": labelled.indices,
-                "statistics": labelled.statistics.model_dump(mode="json"),
-                "seed": self.config.seed,
-                "versions": versions(),
-            },
-            indent=1,
-        )
-        write_text(self.folder / "data.json", text)
-
 
 def soften(structures: Structures, largest: float) -> Structures:
     """Lower the weight of structures with forces beyond ``largest`` (eV/Å), so that their error counts relatively.
@@ -284,38 +264,6 @@ def soften(structures: Structures, largest: float) -> Structures:
     steepest = np.maximum.reduceat(size, structures.offsets[:-1])
     factor = np.minimum(1.0, largest / np.maximum(steepest, 1e-12)) ** 2
     return replace(structures, weight=structures.weight * factor)
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    return {
-        "phystrain": phystrain.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "platform": platform.platform(),
-    }
-
-
-def _prepare(folder: Path, config: RunConfig, restart: bool) -> None:
-    """Make the folder, or check that it holds the same run."""
-    recorded = folder / "config.yaml"
-    if restart and recorded.is_file():
-        for name in ("checkpoints", "model", "plots"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("config.yaml", "metrics.csv", "train.log", "data.json", "report.html", "results.json"):
-            (folder / name).unlink(missing_ok=True)
-    if recorded.is_file():
-        present = yaml.safe_load(recorded.read_text(encoding="utf-8"))
-        if present != config.model_dump(mode="json"):
-            raise UserError(
-                f"{folder} holds a run with other settings (see its config.yaml). "
-                f"Give another --output, or --restart to forget it"
-            )
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and holds no run of phystrain: give another --output")
-    run_file.save(config, recorded)
 
 
 def _copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
@@ -368,6 +316,7 @@ def _noting_signals(asked: list[int]) -> Iterator[None]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        print("\nstopping after this step; once more stops at once, without a checkpoint", file=sys.stderr)
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,0 +1,121 @@
+"""The reliability tests on a saved model, and their results as a file."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phystrain import registry
+from phystrain.config import Reliability
+from phystrain.data.structures import Structures
+from phystrain.errors import UserError
+from phystrain.files import write_text
+from phystrain.reliability import Result, Subject
+from phystrain.reliability._suite import audit
+from phystrain.report.comparison import Variant
+from phystrain.saving import SavedModel
+
+STARTS = 4
+"""Structures that dynamics starts from, the smallest ones of the test data."""
+
+
+Say = Callable[[str], None]
+
+
+def name_of(path: Path) -> str:
+    """Of a run or model, for tables; also of a folder given as a dot."""
+    return Path(path).resolve().name
+
+
+def comparable(structures: Structures | None) -> bool:
+    """Whether there are labels to compare predictions with."""
+    return structures is not None and bool(structures.labelled("energy").any() or structures.labelled("forces").any())
+
+
+def audit_saved(
+    model: SavedModel,
+    settings: Reliability,
+    *,
+    name: str,
+    test: Structures | None,
+    start: Structures | None,
+    seed: int = 0,
+    frames_to: Path | None = None,
+) -> list[Result]:
+    """Run the reliability tests that the settings name, or all of them.
+
+    Args:
+        model: under test.
+        settings: temperatures, replicas, lengths.
+        name: for tables.
+        test: labelled structures.
+        start: structures that dynamics starts from.
+        seed: of the dynamics.
+        frames_to: file for failing frames.
+    """
+    if not settings.enabled:
+        return []
+    subject = Subject(
+        name=name,
+        potential=model.potential,
+        statistics=model.statistics,
+        test=test,
+        start=start,
+        temperatures=tuple(settings.temperatures),
+        seed=seed,
+    )
+    tests: dict[str, Any] | None = dict(settings.tests) if settings.tests is not None else None
+    if tests is None:
+        length: dict[str, Any] = {"picoseconds": settings.picoseconds, "timestep": settings.timestep}
+        tests = {kind: {} for kind in registry.kinds("reliability")}
+        tests["drift"] = length | {"halving": False}
+        tests["survival"] = length | {"replicas": settings.replicas, "frames_to": frames_to}
+        if not comparable(test):
+            del tests["errors"]
+        if start is None:
+            tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
+    return audit(subject, tests)
+
+
+def smallest(structures: Structures, count: int = STARTS) -> Structures:
+    """The smallest structures: the cheapest to run dynamics of."""
+    return structures.select(np.argsort(structures.sizes, kind="stable")[:count])
+
+
+def store_results(folder: Path, variant: Variant, data_hash: str) -> None:
+    """Write ``results.json``, which :func:`load_results` reads."""
+    content = {
+        "name": variant.name,
+        "description": variant.description,
+        "data": data_hash,
+        "results": [result.model_dump(mode="json") for result in variant.results],
+    }
+    write_text(folder / "results.json", json.dumps(content, indent=1, allow_nan=True) + "\n")
+
+
+def load_results(folder: Path) -> Variant:
+    """Read what :func:`store_results` wrote.
+
+    Raises:
+        UserError: the folder holds no results.
+    """
+    file = folder / "results.json"
+    if not file.is_file():
+        raise UserError(f"{folder} holds no results.json: give folders that 'train' or 'audit' has finished")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        results = [Result.model_validate(result) for result in content["results"]]
+        name, description = str(content["name"]), str(content["description"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged: run 'phystrain audit' or 'phystrain train' again") from error
+    history = folder / "metrics.csv"
+    return Variant(name, description, results, history if history.is_file() else None)
+
+
+def say_results(results: Sequence[Result], say: Say) -> None:
+    """One line for each test."""
+    for result in results:
+        verdict = {True: "pass", False: "FAIL", None: "    "}[result.passed]
+        say(f"{verdict}  {result.title}: {result.sentence}")
