@@ -4,6 +4,7 @@ import logging
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -369,6 +370,10 @@ def info(model: Path | None = None, *, kinds: bool = False) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that a person can mend end in a line or two and exit code 2, Ctrl-C in 130."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its greetings of several processes
+    warnings.filterwarnings(
+        "ignore", "Grad strides do not match"
+    )  # harmless: weights of shape (1, n) in several processes
     tokens = sys.argv[1:] if arguments is None else arguments
     try:
         # Not app(tokens): that would answer Ctrl-C itself, without saying how to go on.
