@@ -233,7 +233,7 @@ def audit(
     temperature: list[float] | None = None,
     replicas: int = 4,
     picoseconds: float = 2.0,
-    timestep: float = 1.0,
+    timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
 ) -> None:
@@ -275,7 +275,7 @@ def md(
     *,
     temperature: float,
     picoseconds: float = 10.0,
-    timestep: float = 1.0,
+    timestep: float | None = None,
     ensemble: str = "nvt",
     replicas: int = 1,
     output: Path = Path("trajectory.xyz"),
@@ -293,7 +293,7 @@ def md(
     temperature
         K.
     timestep
-        fs.
+        fs; 1, or 0.5 with hydrogen, if not given.
     ensemble
         nvt (Langevin) or nve (velocity Verlet).
     replicas

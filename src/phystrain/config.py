@@ -70,6 +70,14 @@ class DataConfig(Section):
         "auto", description="energies of isolated atoms, eV: given by element, from isolated frames, or fitted"
     )
 
+    @model_validator(mode="after")
+    def _one_split(self) -> "DataConfig":
+        if self.valid is not None and self.split_key is not None:
+            raise ValueError("data.valid and data.split_key exclude each other: give one of them")
+        if self.group_by is not None and (self.valid is not None or self.split_key is not None):
+            raise ValueError("data.group_by is for a random split: leave it out beside data.valid or data.split_key")
+        return self
+
 
 class StageData(Section):
     """Structures that a stage makes for itself."""
@@ -90,7 +98,7 @@ class Replay(Section):
     """Teacher labels that stay in the loss, so that what pretraining taught is not forgotten."""
 
     stage: str = Field(description="stage whose data are replayed")
-    weight: float = Field(0.03, ge=0, description="factor of that stage's loss")
+    weight: float = Field(0.1, ge=0, description="factor of that stage's loss")
     batch_size: int | None = Field(None, gt=0, description="structures a step; those of the stage if not given")
 
 
@@ -147,15 +155,18 @@ class Stage(Section):
 
 
 class Reliability(Section):
-    """The tests after training; see ``phystrain audit``."""
+    """The tests after training; see ``phystrain audit``. Fields given for a test under ``tests`` win over these."""
 
     temperatures: list[Annotated[float, Field(gt=0)]] = Field(
         [300.0], min_length=1, description="K, the temperature of the training data first"
     )
     replicas: int = Field(4, gt=0)
     picoseconds: float = Field(2.0, gt=0)
-    timestep: float = Field(1.0, gt=0, description="fs")
+    timestep: float | None = Field(None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     tests: Tests | None = Field(None, description="tests by kind with their settings; all of them if not given")
+    baseline: bool = Field(
+        False, description="also train the last stage from scratch on its labels alone, and test it beside this run"
+    )
     enabled: bool = True
 
 
@@ -168,9 +179,19 @@ class RunConfig(Section):
     reliability: Reliability = Reliability()
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "float64"] = "float32"
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="auto takes a GPU if there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where training runs: auto takes a GPU if there is one; teachers and tests run on the CPU"
+    )
     processes: int = Field(1, gt=0, description="processes or GPUs that share every batch")
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 saves after every step")
+
+    @model_validator(mode="after")
+    def _references_apart(self) -> "RunConfig":
+        for potential in [self.potential, *(stage.potential for stage in self.stages if stage.potential)]:
+            inner = getattr(potential, "terms", {}).values()
+            if any(term.kind == "reference_energy" for term in (potential, *inner)):
+                raise ValueError("reference_energy: training adds it by itself; set data.reference_energies instead")
+        return self
 
     @model_validator(mode="after")
     def _stages_fit(self) -> "RunConfig":

@@ -90,6 +90,8 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
         config.check(settings)
         files[variant] = folder / f"{variant.replace(' ', '-')}.yaml"
         text = f"# {recipes.VARIANTS[variant]}\n" + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None)
+        if files[variant].is_file() and files[variant].read_text(encoding="utf-8") != text:
+            raise UserError(f"{folder} holds a demo with other settings: give another --output")
         write_text(files[variant], text)
     say(f"{LABELS} labelled silica frames, three ways of training; run files, models and report go to {folder}")
     _train(files, say)
@@ -116,7 +118,6 @@ def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
     # The longest first, so that it does not run alone at the end.
     waiting = sorted(files, key=lambda variant: -VARIANTS.index(variant))
     going: dict[str, subprocess.Popen[bytes]] = {}
-    finished: set[str] = set()
     try:
         with bar() as display:
             tasks = {variant: display.add_task(variant, total=_steps(files[variant]), note="") for variant in files}
@@ -131,11 +132,10 @@ def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
                     if process.poll() is not None:
                         del going[variant]
                         _check(process.returncode, files[variant])
-                        finished.add(variant)
                         display.update(tasks[variant], completed=_steps(files[variant]), note="done")
                         say(f"{variant}: trained and tested")
     finally:
-        for process in going.values():  # Ctrl-C reaches them too; each writes a checkpoint and ends
+        for process in going.values():
             if process.poll() is None:
                 process.terminate()
         for process in going.values():
@@ -145,7 +145,8 @@ def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
 def _start(file: Path, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "phystrain.cli", "train", str(file), "--output", str(file.with_suffix(""))]
     with file.with_suffix(".log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        # A session of its own: Ctrl-C reaches only the demo, which asks each run once to end with a checkpoint.
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def _check(code: int, file: Path) -> None:

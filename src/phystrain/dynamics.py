@@ -295,7 +295,7 @@ class _Run:
         for name, value in values.items():
             self._records[name][row, columns] = value.cpu().numpy()
         if (jump := self.settings.guards.temperature_jump) is not None:
-            limit = jump * self._last_temperature.clamp(min=1.0)
+            limit = jump * torch.maximum(self._last_temperature, self.kelvin).clamp(min=1.0)
             self._last_temperature = temperature
             self._remove(guards.too_hot(temperature, limit), step)
 

@@ -110,8 +110,9 @@ data:
   # 'isolated' takes energies of isolated atoms from single-atom frames, 'fit' fits them; or give them: {{H: -13.6}}
   reference_energies: auto
 
-# After training the potential is tested in molecular dynamics. Put your own temperatures (K) here.
-reliability: {{temperatures: [300.0], replicas: 4, picoseconds: 2.0, timestep: 1.0}}
+# After training the potential is tested in molecular dynamics. Put your own temperatures (K) here. With 'baseline' the
+# same network is also trained without physics and tested beside it.
+reliability: {{temperatures: [300.0], replicas: 4, picoseconds: 2.0, baseline: true}}
 
 seed: 0
 

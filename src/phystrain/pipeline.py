@@ -5,6 +5,7 @@ Each takes ``say``, which is told what happens line by line. What is done with a
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from phystrain.data.write import write
 from phystrain.errors import UserError
 from phystrain.preflight import checked, require_device, require_held_out, require_new, require_sources, withdraw
 from phystrain.reliability import Result
-from phystrain.report.comparison import Comparison, Variant
+from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.run import Run
-from phystrain.verdict import audit_saved, say_results, smallest, store_results
+from phystrain.verdict import audit_saved, name_of, say_results, smallest, store_results
 
 Say = Callable[[str], None]
 
@@ -32,6 +33,9 @@ def run(
     config: RunConfig, folder: Path | str, *, base: Path | str = ".", restart: bool = False, say: Say = print
 ) -> list[Result]:
     """Train all stages, test the result and write ``report.html``.
+
+    With ``reliability.baseline`` the same network is trained without physics too, in the folder ``baseline``, and
+    stands beside it in the report.
 
     Args:
         config: settings.
@@ -51,6 +55,46 @@ def run(
     require_sources(config, Path(base))
     require_device(config)
     require_held_out(config)
+    variant, digest = _trained_and_tested(config, folder, Path(base), restart, say)
+    if variant is None:
+        return []
+    variants = [variant]
+    plain = without_physics(config)
+    if config.reliability.baseline and plain is not None:
+        if config.processes > 1:
+            say("the baseline is left out: it is trained in runs of one process only")
+        else:
+            say("the same network without physics, to compare with:")
+            baseline, _ = _trained_and_tested(plain, folder / "baseline", Path(base), False, say)
+            assert baseline is not None
+            variants = [replace(baseline, name="labels only", description="the same network without physics"), variant]
+            say(comparison_table(variants))
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    page = write_report(Comparison(f"Run {folder.name}", variants, "", text, digest), folder)
+    say(f"model  {folder / 'model' / 'model.safetensors'}\nreport {page}")
+    return list(variant.results)
+
+
+def without_physics(config: RunConfig) -> RunConfig | None:
+    """The last stage from scratch, with the terms of its loss that have labels; ``None`` if that is all there is."""
+    last = config.stages[-1]
+    plain = last.model_copy(
+        update={
+            "init_from": None,
+            "replay": None,
+            "objectives": {name: term for name, term in last.objectives.items() if term.needs},
+        }
+    )
+    if last.data is not None or not plain.objectives or (plain == last and len(config.stages) == 1):
+        return None
+    reliability = config.reliability.model_copy(update={"baseline": False})
+    return config.model_copy(update={"stages": [plain], "reliability": reliability})
+
+
+def _trained_and_tested(
+    config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
+) -> tuple[Variant | None, str]:
+    """Results of a run, and the hash of its data; none in processes other than the first."""
     job = Run(config, folder, base=base, restart=restart, say=say)
     try:
         model = load_model(job.train())
@@ -58,26 +102,26 @@ def run(
         if job.is_first:
             withdraw(folder)
         raise
-    if not job.is_first:
-        return []
     labelled = job.labelled
+    if not job.is_first:
+        return None, ""
     test = labelled.test or labelled.valid
     results = audit_saved(
         model,
         config.reliability,
-        name=folder.name,
+        name=name_of(folder),
         test=test,
         start=smallest(test or labelled.train),
         seed=config.seed,
         frames_to=folder / "failed.xyz",
     )
-    variant = Variant(folder.name, results=results, history=folder / "metrics.csv")
+    if labelled.test is None:
+        note = " These are validation structures, by which the weights were chosen too."
+        results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
+    variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
     store_results(folder, variant, labelled.train.digest())
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    page = write_report(Comparison(f"Run {folder.name}", [variant], "", text, labelled.train.digest()), folder)
     say_results(results, say)
-    say(f"model  {folder / 'model' / 'model.safetensors'}\nreport {page}")
-    return results
+    return variant, labelled.train.digest()
 
 
 def fit_classical(

@@ -48,8 +48,7 @@ def require_held_out(config: RunConfig) -> None:
 
 def require_device(config: RunConfig) -> None:
     """Refuse devices that this machine lacks."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(config.device, True):
+    if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device is {config.device}, of which torch finds none here: use device=auto or device=cpu")
     count = torch.cuda.device_count()
     if config.processes > count and (config.device == "cuda" or (config.device == "auto" and count)):

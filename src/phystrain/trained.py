@@ -28,6 +28,8 @@ from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
+from phystrain.train.folder import digests
+from phystrain.train.material import load_labelled
 from phystrain.verdict import audit_saved, comparable, load_results, name_of, say_results, smallest, store_results
 
 Say = Callable[[str], None]
@@ -76,7 +78,7 @@ def audit_model(
     temperatures: Sequence[float] | None = None,
     replicas: int = 4,
     picoseconds: float = 2.0,
-    timestep: float = 1.0,
+    timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
     say: Say = print,
@@ -127,31 +129,18 @@ def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
     """Held-out structures of a run folder, and structures to start from; nothing for a bare model file."""
     if not (folder / "config.yaml").is_file():
         return None, None
-    data = run_file.load(folder / "config.yaml").data
-    beside = folder.resolve().parents[1]  # a run folder is runs/NAME beside the run file, unless it was put elsewhere
-
-    def load(files: str | list[str]) -> Structures:
-        parts = []
-        for file in [files] if isinstance(files, str) else files:
-            found = next((base / file for base in (beside, Path()) if (base / file).is_file()), None)
-            if found is None:
-                raise UserError(f"the data of {folder} ({file}) is not to be found from here: give --start FILE")
-            parts.append(read(found, keys=data.keys).structures)
-        return Structures.concatenate(parts)
-
-    if data.test is not None or data.valid is not None:
-        held_out = load(data.test or data.valid or "")
-        return held_out, held_out
-    train = load(data.train)
+    config = run_file.load(folder / "config.yaml")
     record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    part = "test" if record["indices"].get("test") else "valid"
-    numbers = np.array(record["indices"][part], dtype=np.int64)
-    if not len(numbers):
-        return None, train
-    held_out = train.select(numbers[numbers < len(train)])
-    if held_out.digest() != record[part]:
+    try:
+        labelled = load_labelled(
+            config.data, cutoff=3.0, seed=config.seed, base=folder / record["base"], say=lambda _: None
+        )
+    except UserError as error:
+        raise UserError(f"the data of {folder} cannot be read ({error}). Give --start FILE") from error
+    if any(record[part] != digest for part, digest in digests(labelled).items()):
         raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
-    return held_out, held_out
+    held_out = labelled.test or labelled.valid
+    return held_out, held_out or labelled.train
 
 
 def run_md(
@@ -160,7 +149,7 @@ def run_md(
     *,
     temperature: float,
     picoseconds: float = 10.0,
-    timestep: float = 1.0,
+    timestep: float | None = None,
     ensemble: str = "nvt",
     replicas: int = 1,
     output: Path = Path("trajectory.xyz"),
@@ -174,7 +163,7 @@ def run_md(
         path: run folder or model file.
         start: one structure or several, which run side by side.
         temperature: K.
-        picoseconds, timestep: length and step (fs).
+        picoseconds, timestep: length, and step in fs: 1, or 0.5 with hydrogen, if not given.
         ensemble: ``nvt`` or ``nve``.
         replicas: copies of each structure.
         output: file for the frames.

@@ -9,6 +9,7 @@ import numpy as np
 
 from phystrain import registry
 from phystrain.config import Reliability
+from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
@@ -66,12 +67,8 @@ def audit_saved(
         temperatures=tuple(settings.temperatures),
         seed=seed,
     )
-    tests: dict[str, Any] | None = dict(settings.tests) if settings.tests is not None else None
-    if tests is None:
-        length: dict[str, Any] = {"picoseconds": settings.picoseconds, "timestep": settings.timestep}
-        tests = {kind: {} for kind in registry.kinds("reliability")}
-        tests["drift"] = length | {"halving": False}
-        tests["survival"] = length | {"replicas": settings.replicas, "frames_to": frames_to}
+    tests = _tests(settings, frames_to)
+    if settings.tests is None:  # those that were not asked for may be left out
         if not comparable(test):
             del tests["errors"]
         if start is None:
@@ -79,9 +76,26 @@ def audit_saved(
     return audit(subject, tests)
 
 
-def smallest(structures: Structures, count: int = STARTS) -> Structures:
-    """The smallest structures: the cheapest to run dynamics of."""
-    return structures.select(np.argsort(structures.sizes, kind="stable")[:count])
+def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str, Any]]:
+    """Fields of each test: those of the section where the test itself was given none."""
+    length: dict[str, Any] = {"picoseconds": settings.picoseconds}
+    if settings.timestep is not None:
+        length["timestep"] = settings.timestep
+    common = {
+        "drift": length | {"halving": False},
+        "survival": length | {"replicas": settings.replicas, "frames_to": frames_to},
+    }
+    given = settings.tests if settings.tests is not None else dict.fromkeys(registry.kinds("reliability"))
+    return {
+        kind: common.get(kind, {}) | ({} if test is None else test.model_dump(include=test.model_fields_set))
+        for kind, test in given.items()
+    }
+
+
+def smallest(structures: Structures, count: int = STARTS) -> Structures | None:
+    """The smallest structures: the cheapest to run dynamics of. Isolated atoms do not count; ``None`` if all are."""
+    bodies = structures.select(~isolated(structures))
+    return bodies.select(np.argsort(bodies.sizes, kind="stable")[:count]) if len(bodies) else None
 
 
 def store_results(folder: Path, variant: Variant, data_hash: str) -> None:

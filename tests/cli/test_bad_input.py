@@ -250,7 +250,7 @@ WRONG = {
     "reliability.temperatures=[]": "reliability.temperatures should not be empty",
     "reliability.temperatures=[-3]": "should be greater than 0, got -3",
     "precision=float16": "precision should be 'float32' or 'float64', got 'float16'",
-    "device=gpu": "device should be 'auto', 'cpu', 'cuda' or 'mps', got 'gpu'",
+    "device=gpu": "device should be 'auto', 'cpu' or 'cuda', got 'gpu'",
 }
 
 

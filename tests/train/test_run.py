@@ -1,6 +1,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 from ase.io import read, write
@@ -9,7 +10,7 @@ from phystrain import config, datasets
 from phystrain.errors import UserError
 from phystrain.saving import load_model, read_state
 from phystrain.train.loop import Interrupted, Training
-from phystrain.train.run import Run
+from phystrain.train.run import Run, soften
 
 
 def train(run_config, folder, **options):
@@ -145,3 +146,50 @@ def test_weights_of_another_potential_are_refused(settings, tmp_path):
     settings["stages"][1]["potential"] = {"kind": "painn", "channels": 4, "layers": 1, "cutoff": 3.5}
     with pytest.raises(UserError, match="belong to another potential"):
         train(config.check(settings), tmp_path / "run")
+
+
+def test_changed_data_are_not_taken_for_the_old_ones(settings, tmp_path):
+    frames = list(read(datasets.path("silica"), ":6"))
+    write(tmp_path / "data.xyz", frames)
+    settings["data"] = {"train": str(tmp_path / "data.xyz"), "valid_fraction": 0.34}
+    settings["stages"] = settings["stages"][:1]
+    train(config.check(settings), tmp_path / "run")
+    frames[0].positions[0, 0] += 0.01
+    write(tmp_path / "data.xyz", frames)
+    with pytest.raises(UserError, match="have changed"):
+        train(config.check(settings), tmp_path / "run")
+
+
+def test_a_stage_that_nothing_can_select_is_refused(settings, tmp_path):
+    frames = list(read(datasets.path("silica"), ":6"))
+    write(tmp_path / "data.xyz", frames)
+    for frame in frames:
+        frame.calc.results.pop("forces")
+    write(tmp_path / "valid.xyz", frames[:2])
+    settings["data"] = {"train": str(tmp_path / "data.xyz"), "valid": str(tmp_path / "valid.xyz")}
+    with pytest.raises(UserError, match="needs forces, which no structure of the validation structures has"):
+        train(config.check(settings), tmp_path / "run")
+
+
+def test_unlabelled_structures_are_never_kept_back(settings, tmp_path):
+    frames = list(read(datasets.path("silica"), ":6"))
+    for frame in frames[2:]:
+        frame.calc = None
+    write(tmp_path / "data.xyz", frames)
+    settings["data"] = {"train": str(tmp_path / "data.xyz"), "valid_fraction": 0.2}
+    run = Run(config.check(settings), tmp_path / "run", say=lambda line: None)
+    assert run.labelled.valid.labelled("energy").all()
+    assert len(run.labelled.train) == 5
+
+
+def test_steep_structures_count_relatively():
+    from phystrain.data.read import read as read_labelled
+
+    structures = read_labelled(datasets.path("silica")).structures.select([0, 1])
+    steep = structures.with_labels(
+        structures.energy, structures.forces * np.where(structures.system == 0, 1, 100)[:, None]
+    )
+    softened = soften(steep, 50.0)
+    largest = [np.linalg.norm(part, axis=1).max() for part in np.split(steep.forces, structures.offsets[1:-1])]
+    assert largest[0] < 50 < largest[1]
+    np.testing.assert_allclose(softened.weight, [1.0, (50 / largest[1]) ** 2])

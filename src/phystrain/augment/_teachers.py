@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import importlib.util
 import json
 import logging
 import re
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from phystrain import __version__
@@ -87,6 +89,8 @@ class PotentialTeacher:
         state = hashlib.sha256(f"potential {__version__}\n{self.potential}\n".encode())
         for prefix, module in self.potential.named_modules():
             settings = {name: value for name, value in vars(module).items() if _is_plain(name, value)}
+            if isinstance(config := getattr(module, "config", None), BaseModel):
+                settings["config"] = config.model_dump_json()
             state.update(f"{prefix} {type(module).__module__}.{type(module).__qualname__} {settings!r}\n".encode())
         for name, tensor in self.potential.state_dict().items():
             state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -150,6 +154,7 @@ class CalculatorTeacher:
             "calculator": self.path,
             "arguments": self.arguments,
             "packages": {name: metadata.version(name) for name in packages},
+            "source": "" if len(packages) > 1 or module == "ase" else _source_hash(self.path.partition(":")[0]),
             "files": {
                 name: hashlib.sha256(Path(value).read_bytes()).hexdigest()
                 for name, value in self.arguments.items()
@@ -217,6 +222,16 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher) -> Tea
     if isinstance(spec, str) and _IMPORT_PATH.fullmatch(spec) and not Path(spec).exists():
         return CalculatorTeacher(spec)
     return PotentialTeacher(load_model(spec).potential, name=str(spec))
+
+
+def _source_hash(module: str) -> str:
+    """Hash of the sources of a module that belongs to no installed package: a user's own file, which may change."""
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None:
+        return ""
+    folder = [*found.submodule_search_locations] if found.submodule_search_locations else []
+    files = sorted(file for place in folder for file in Path(place).rglob("*.py")) or [Path(found.origin)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
 def _import(path: str) -> Any:

@@ -42,7 +42,8 @@ class Loader:
             )
         self.store = store
         self.steps_per_epoch = max(1, min(-(-len(store) // batch_size), len(store) // world_size))
-        self._seed, self._dtype, self._rank, self._world_size = seed, dtype, rank, world_size
+        self.dtype = dtype
+        self._seed, self._rank, self._world_size = seed, rank, world_size
         self._epoch = -1
         self._batches: list[npt.NDArray[np.int64]] = []
 
@@ -59,7 +60,7 @@ class Loader:
         """Share of this process in the batch of a step, each structure with its random stream of that step."""
         indices = self.indices(step)[self._rank :: self._world_size]
         keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
-        return self.store.batch(indices, keys, self._dtype)
+        return self.store.batch(indices, keys, self.dtype)
 
 
 def in_order(store: GraphStore, batch_size: int, rank: int = 0, world_size: int = 1) -> list[npt.NDArray[np.int64]]:

@@ -25,6 +25,10 @@ class Config(PotentialConfig):
     kind: Literal["sum"] = "sum"
     terms: dict[str, TermConfig] = Field(min_length=1, description="settings of each potential, by a name of choice")
 
+    @property
+    def trains_reference(self) -> bool:
+        return all(term.trains_reference for term in self.terms.values())
+
     @field_validator("terms")
     @classmethod
     def _usable_names(cls, terms: dict[str, Any]) -> dict[str, Any]:

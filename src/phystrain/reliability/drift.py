@@ -105,7 +105,7 @@ class Config(ReliabilityTest):
 def _start(structures: Structures | None, replicas: int) -> Structures:
     """Starting structures, taken in turn, as many as there are replicas."""
     if structures is None or not len(structures):
-        raise UserError("drift: there is no structure to start from; name one under reliability: start")
+        raise UserError("drift: there is no structure to start from; name a file with --start")
     return replicate(structures, -(-replicas // len(structures))).select(np.arange(replicas))
 
 

@@ -54,7 +54,7 @@ class Config(ReliabilityTest):
         """The dynamics: all temperatures and replicas side by side, sorted by temperature."""
         start = subject.start
         if start is None or not len(start):
-            raise UserError("survival: there is no structure to start from; name one under reliability: start")
+            raise UserError("survival: there is no structure to start from; name a file with --start")
         kelvin = self._temperatures(subject)
         at_one = replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas))
         settings = Settings(

@@ -1,6 +1,7 @@
 """The run folder: what it holds, and whether what it holds is this run."""
 
 import json
+import os
 import platform
 import shutil
 from pathlib import Path
@@ -18,18 +19,19 @@ from phystrain.files import write_text
 from phystrain.train.material import Labelled
 
 _FREE = ("reliability", "checkpoint_seconds", "device", "processes")
-"""Settings that may change between a run and its resumption: the trained weights do not depend on them."""
+"""Settings that may change between a run and its resumption: what is trained stays the same job."""
 
 _OWN = ("config.yaml", "metrics.csv", "train.log", "data.json", "report.html", "results.json", "failed.xyz")
 
 
-def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, restart: bool) -> None:
+def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, base: Path, restart: bool) -> None:
     """Make the folder and record what the result depends on, or check that the folder holds the same run.
 
     Args:
         folder: of the run.
         config: settings.
         labelled: the data, already read: a mistake there must not cost the old run.
+        base: folder that relative paths in the settings start from.
         restart: forget an old run.
 
     Raises:
@@ -37,7 +39,7 @@ def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, restart: boo
     """
     recorded = folder / "config.yaml"
     if restart and recorded.is_file():
-        for name in ("checkpoints", "model", "plots"):
+        for name in ("checkpoints", "model", "plots", "baseline"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in _OWN:
             (folder / name).unlink(missing_ok=True)
@@ -49,7 +51,7 @@ def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, restart: boo
     for leftover in folder.glob("*/.*.safetensors*"):  # of a process that was killed while it wrote
         leftover.unlink()
     run_file.save(config, recorded)
-    _record(folder, config, labelled)
+    _record(folder, config, labelled, base)
 
 
 def versions() -> dict[str, str]:
@@ -96,7 +98,7 @@ def _same_data(folder: Path, labelled: Labelled) -> None:
     if not file.is_file():
         return
     present = json.loads(file.read_text(encoding="utf-8"))
-    for part, digest in _digests(labelled).items():
+    for part, digest in digests(labelled).items():
         if part != "test" and present.get(part) != digest:
             raise UserError(
                 f"the {part} structures have changed since the run in {folder} began. "
@@ -104,18 +106,20 @@ def _same_data(folder: Path, labelled: Labelled) -> None:
             )
 
 
-def _digests(labelled: Labelled) -> dict[str, str | None]:
+def digests(labelled: Labelled) -> dict[str, str | None]:
+    """Hash of the structures and labels of each part."""
     parts = {"train": labelled.train, "valid": labelled.valid, "test": labelled.test}
     return {name: None if part is None else part.digest() for name, part in parts.items()}
 
 
-def _record(folder: Path, config: RunConfig, labelled: Labelled) -> None:
+def _record(folder: Path, config: RunConfig, labelled: Labelled, base: Path) -> None:
     """Write what the result depends on: data, split, seed and versions."""
     content = {
-        **_digests(labelled),
+        **digests(labelled),
         "indices": labelled.indices,
         "statistics": labelled.statistics.model_dump(mode="json"),
         "seed": config.seed,
+        "base": os.path.relpath(base, folder),  # relative, so that a project can be moved as a whole
         "versions": versions(),
     }
     write_text(folder / "data.json", json.dumps(content, indent=1) + "\n")

@@ -20,6 +20,7 @@ from phystrain.progress import bar
 from phystrain.saving import read_state, write_state
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser
+from phystrain.train.processes import global_sum, world_size
 from phystrain.train.step import TrainingStep
 from phystrain.train.validation import validate
 
@@ -79,7 +80,7 @@ class Training:
         self.steps = stage.steps or (stage.epochs or 1) * material.train.steps_per_epoch
         self._every = stage.validate_every or max(1, self.steps // VALIDATIONS)
         self._potential = potential
-        self._dtype = next((p.dtype for p in potential.parameters()), torch.float32)
+        self._dtype = material.train.dtype
         replay = material.replay
         step = TrainingStep(potential, stage.objectives, replay[1] if replay else None, replay[2] if replay else 0.0)
         self._optimiser = make_optimiser(potential, stage.optimiser)
@@ -115,14 +116,24 @@ class Training:
                     elapsed = self._seconds + time.monotonic() - started
                     display.update(task, note=self._validate(means, elapsed))
                 now = time.monotonic()
-                stop = self._should_stop()
+                stop = self._agree_to_stop()
                 if stop or now - saved >= self._checkpoint_seconds or self.step == self.steps:
                     self._save(self._seconds + now - started)
                     saved = now
                 if stop:
                     raise Interrupted
         use_best = self._stage.select == "best" and self._best_weights
-        return self._best_weights if use_best else self._current()
+        weights = self._best_weights if use_best else self._current()
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
+            raise UserError(f"stage {self._stage.name}: weights are not finite. Lower its learning_rate")
+        return weights
+
+    def _agree_to_stop(self) -> bool:
+        """Whether any process was asked to stop: all of them stop at the same step, or none."""
+        asked = self._should_stop()
+        if world_size() == 1:
+            return asked
+        return bool(global_sum(torch.tensor(float(asked), device=self._fabric.device)) > 0)
 
     def _one_step(self) -> dict[str, Tensor]:
         """Make a step; the mean of each term of the loss."""
@@ -133,7 +144,7 @@ class Training:
         replayed = material.replay[0].batch(self.step).to(device) if material.replay else None
         self._module.train()
         loss, means = self._module(batch, replayed)
-        if not torch.isfinite(loss):
+        if not all(bool(torch.isfinite(mean)) for mean in means.values()):  # means are the same in every process
             raise UserError(
                 f"stage {self._stage.name}: the loss is not finite at step {self.step}. "
                 f"Lower its learning_rate, or look for odd structures with 'phystrain check'."
@@ -220,10 +231,9 @@ class Training:
     def _resume(self) -> None:
         """Take up the checkpoint of this stage, if there is one."""
         path = None if self._checkpoints is None else self._checkpoints / "last.safetensors"
-        if path is None or not path.is_file():
-            return
-        tensors, header = read_state(path)
+        tensors, header = read_state(path) if path is not None and path.is_file() else ({}, {})
         if header.get("stage") != self._stage.name:
+            self._metrics.cut(self._stage.name, 0)  # of a process that was killed before its first checkpoint
             return
         self._potential.load_state_dict(_part(tensors, "model."))
         if self._averaged is not None:

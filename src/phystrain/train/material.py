@@ -10,7 +10,7 @@ from phystrain.config import DataConfig, Stage
 from phystrain.data.read import read
 from phystrain.data.split import given, require_same_elements, split
 from phystrain.data.statistics import compute, isolated, reference_energies
-from phystrain.data.structures import Structures
+from phystrain.data.structures import Ints, Structures
 from phystrain.errors import UserError
 from phystrain.objectives import Objective
 from phystrain.statistics import Statistics
@@ -50,47 +50,22 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     Raises:
         UserError: whatever is wrong with a file, or too few structures.
     """
-
-    def load(files: str | list[str]) -> Structures:
-        parts = []
-        for file in [files] if isinstance(files, str) else files:
-            found = read(base / file, keys=data.keys)
-            say(found.summary())
-            parts.append(found.structures)
-        return Structures.concatenate(parts)
-
-    everything = load(data.train)
+    everything = _load(data.train, data, base, say)
     alone = isolated(everything)
-    numbers = np.flatnonzero(~alone)
-    if data.use is not None and data.use > len(numbers):
-        raise UserError(f"data.use is {data.use}, but there are only {len(numbers)} structures: lower it")
-    if data.use is not None:
-        numbers = np.sort(np.random.default_rng(seed).permutation(numbers)[: data.use])
-    structures = everything.select(numbers)
+    structures, numbers = everything.select(~alone), np.flatnonzero(~alone)
+    train, valid, rest = _divide(structures, data, seed)
+    held_out = None if not len(valid) else structures.select(valid)
     if data.valid is not None:
-        train, valid = np.arange(len(numbers)), np.empty(0, dtype=np.int64)
-        held_out: Structures | None = load(data.valid)
-    elif data.split_key is not None:
-        train, valid = given(structures, data.split_key)
-        held_out = structures.select(valid)
-    elif data.valid_fraction > 0:
-        train, valid = split(structures, data.valid_fraction, seed, group_by=data.group_by)
-        held_out = structures.select(valid)
-    else:
-        train, valid, held_out = np.arange(len(numbers)), np.empty(0, dtype=np.int64), None
+        held_out = _without_isolated(_load(data.valid, data, base, say))
+    test = None if not len(rest) else structures.select(rest)
+    if data.test is not None:
+        test = _without_isolated(_load(data.test, data, base, say))
     lone = everything.select(alone) if alone.any() else None
     kept = structures.select(train)
     described = kept if lone is None else Structures.concatenate([kept, lone])
     references = reference_energies(described, data.reference_energies)
     for line in references.warnings:
         say(line)
-    statistics = compute(described, cutoff, references)
-    indices = {"train": numbers[train].tolist(), "valid": numbers[valid].tolist()}
-    test = load(data.test) if data.test is not None else None
-    if test is None and data.split_key is not None:
-        rest = np.setdiff1d(np.arange(len(structures)), np.concatenate([train, valid]))
-        test = structures.select(rest) if len(rest) else None
-        indices["test"] = numbers[rest].tolist()
     for name, others in (("validation", held_out), ("test", test)):
         if others is not None:
             require_same_elements(described, name, others)
@@ -99,9 +74,44 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
         valid=held_out,
         test=test,
         isolated=lone,
-        statistics=statistics,
-        indices=indices,
+        statistics=compute(described, cutoff, references),
+        indices={name: numbers[part].tolist() for name, part in (("train", train), ("valid", valid), ("test", rest))},
     )
+
+
+def _load(files: str | list[str], data: DataConfig, base: Path, say: Say) -> Structures:
+    parts = []
+    for file in [files] if isinstance(files, str) else files:
+        found = read(base / file, keys=data.keys)
+        say(found.summary())
+        parts.append(found.structures)
+    return Structures.concatenate(parts)
+
+
+def _without_isolated(structures: Structures) -> Structures | None:
+    kept = structures.select(~isolated(structures))
+    return kept if len(kept) else None
+
+
+def _divide(structures: Structures, data: DataConfig, seed: int) -> tuple[Ints, Ints, Ints]:
+    """Numbers of the structures of the training file to train on, to validate on, and to test on."""
+    train, valid, rest = np.arange(len(structures)), np.empty(0, np.int64), np.empty(0, np.int64)
+    if data.split_key is not None:
+        train, valid = given(structures, data.split_key)
+        rest = np.setdiff1d(np.arange(len(structures)), np.concatenate([train, valid]))
+    if data.use is not None:
+        if data.use > len(train):
+            raise UserError(f"data.use is {data.use}, but there are only {len(train)} structures: lower it")
+        train = np.sort(np.random.default_rng(seed).permutation(train)[: data.use])
+    if data.valid is None and data.split_key is None and data.valid_fraction > 0:
+        # What has no label can be trained on, by weak losses, but says nothing in a validation.
+        labelled = structures.labelled("energy") | structures.labelled("forces")
+        usable, others = train[labelled[train]], train[~labelled[train]]
+        if not len(usable):
+            raise UserError("no structure has energies or forces to validate with: set data.valid_fraction=0")
+        first, second = split(structures.select(usable), data.valid_fraction, seed, group_by=data.group_by)
+        train, valid = np.sort(np.concatenate([usable[first], others])), usable[second]
+    return train, valid, rest
 
 
 def need_labels(stage: Stage, objectives: Mapping[str, Objective], structures: Structures, where: str) -> None:
@@ -117,6 +127,32 @@ def need_labels(stage: Stage, objectives: Mapping[str, Objective], structures: S
                     f"stage {stage.name}: objective {name!r} needs {quantity}, which no structure of {where} has. "
                     f"Remove the objective, or name the label with data.keys.{quantity}"
                 )
+
+
+def require_labels(stage: Stage, labelled: Labelled) -> None:
+    """Refuse, before anything is trained, a stage that lacks the labels it learns from or is selected by.
+
+    Raises:
+        UserError: names the stage, the label and the mend.
+    """
+    valid = labelled.valid
+    selects = stage.early_stopping is not None or stage.optimiser.schedule == "plateau"
+    if valid is None and selects:
+        raise UserError(
+            f"stage {stage.name}: early_stopping and the plateau schedule need validation structures: "
+            f"give data.valid or a data.valid_fraction"
+        )
+    if stage.data is not None:
+        return
+    need_labels(stage, stage.objectives, labelled.train, "data.train")
+    if valid is not None and (selects or stage.select == "best"):
+        need_labels(stage, stage.objectives, valid, "the validation structures")
+        quantity = stage.metric.split("_")[0]
+        if stage.metric != "loss" and not valid.labelled(quantity).any():
+            raise UserError(
+                f"stage {stage.name}: metric {stage.metric!r} needs {quantity}, which no validation structure has: "
+                f"use metric: loss"
+            )
 
 
 def reserve(objectives: Iterable[Objective]) -> float:

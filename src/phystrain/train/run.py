@@ -22,16 +22,23 @@ from phystrain.augment._relabel import align, load_teacher, relabel
 from phystrain.config import RunConfig, Stage
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
+from phystrain.data.statistics import composition
 from phystrain.data.structures import Structures
+from phystrain.derive import evaluate
 from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.potentials import build
+from phystrain.potentials.reference_energy import ReferenceEnergy
 from phystrain.saving import load_model, save_model
 from phystrain.statistics import Statistics
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics
 from phystrain.train.loop import Material, Training
-from phystrain.train.material import load_labelled, need_labels, reserve
+from phystrain.train.material import load_labelled, need_labels, require_labels, reserve
+from phystrain.train.step import as_potential
+
+_ALIGNED_AT_ONCE = 32
+"""Structures evaluated together when reference energies are aligned."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -76,10 +83,9 @@ class Run:
             say=noted.append,
         )
         for stage in config.stages:
-            if stage.data is None:
-                need_labels(stage, stage.objectives, self.labelled.train, "data.train")
+            require_labels(stage, self.labelled)
         if os.environ.get("LOCAL_RANK", "0") == "0":  # before the others start, who would wait for ever
-            prepare(self.folder, config, self.labelled, restart=restart)
+            prepare(self.folder, config, self.labelled, base=self.base, restart=restart)
         self._fabric.launch()
         first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
@@ -125,10 +131,11 @@ class Run:
         potential, settings = self._start(stage, statistics)
         potential = potential.to(dtype)
         train, valid = self._structures(stage)
+        need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
         material = self._material(stage, potential, train, valid, dtype)
         if settings["terms"]["reference"]["trainable"]:
-            _align_reference(potential, material, statistics)
+            _align_reference(potential, material)
         checkpoints = self.folder / "checkpoints"
         stopped: list[int] = []
         training = Training(
@@ -275,31 +282,30 @@ def _copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
     if wrong or missing:
         raise UserError(
             f"stage {stage.name}: the weights of init_from {stage.init_from!r} belong to another potential "
-            f"({(wrong + missing)[0]} differs). Give both stages the same potential"
+            f"({(wrong + missing)[0]} differs). Give both the same potential, made for the same elements"
         )
     target.load_state_dict(own | weights)
 
 
-@torch.no_grad()
-def _align_reference(potential: nn.Module, material: Material, statistics: Statistics) -> None:
-    """Start trainable reference energies where they fit the energies best, elements that never vary sharing alike."""
-    from phystrain.derive import evaluate
-
-    store = material.train.store
-    structures = store.structures
-    labelled = structures.labelled("energy")
-    if not labelled.any():
+def _align_reference(potential: nn.Module, material: Material) -> None:
+    """Start trainable reference energies where they fit the energies best; of what composition leaves open, nothing."""
+    loader = material.train
+    structures = loader.store.structures
+    labelled = np.flatnonzero(structures.labelled("energy"))
+    if not len(labelled):
         return
-    rows, residuals = [], []
-    for number in np.flatnonzero(labelled):
-        batch = store.batch([number], dtype=next(potential.parameters()).dtype)
-        predicted = evaluate(potential, batch.graph.to(next(potential.parameters()).device), ("energy",)).energy  # type: ignore[arg-type]
-        assert predicted is not None
-        part = structures.species[structures.offsets[number] : structures.offsets[number + 1]]
-        rows.append([np.count_nonzero(part == species) for species in statistics.species])
-        residuals.append(structures.energy[number] - float(predicted))
-    offsets, *_ = np.linalg.lstsq(np.array(rows, dtype=np.float64), np.array(residuals), rcond=None)
-    potential.get_submodule("terms.reference").shift(dict(zip(statistics.species, offsets.tolist(), strict=True)))  # type: ignore[operator]
+    device = next(potential.parameters()).device
+    predicted = []
+    for start in range(0, len(labelled), _ALIGNED_AT_ONCE):
+        graph = loader.store.graph(labelled[start : start + _ALIGNED_AT_ONCE], loader.dtype).to(device)
+        energy = evaluate(as_potential(potential), graph, ("energy",)).energy
+        assert energy is not None
+        predicted.append(energy.cpu().numpy())
+    residual = structures.energy[labelled] - np.concatenate(predicted)
+    offsets, *_ = np.linalg.lstsq(composition(structures)[labelled].astype(np.float64), residual, rcond=None)
+    reference = potential.get_submodule("terms.reference")
+    assert isinstance(reference, ReferenceEnergy)
+    reference.shift(dict(zip(structures.elements, offsets.tolist(), strict=True)))
 
 
 @contextmanager
