@@ -136,7 +136,7 @@ def test_audit_of_a_run_whose_data_has_changed(project, call, tmp_path):
     file.unlink()
     outcome = call("audit", folder / "settings" / "runs" / "run", "--output", "page")
     assert outcome.code == 2
-    assert "not to be found" in outcome.err
+    assert "no such file" in outcome.err
     assert "--start" in outcome.err
     assert not (tmp_path / "page").exists()
 
