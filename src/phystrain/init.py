@@ -86,12 +86,16 @@ def _with_comments(settings: dict) -> str:
         for start, comment in _COMMENTS.items():
             if line.strip().startswith(start):
                 indent = line[: len(line) - len(line.lstrip(" -"))].replace("-", " ")
-                lines.append(f"{indent}# {comment}")
+                lines += [f"{indent}{part}" for part in f"# {comment}".splitlines()]
         lines.append(line)
     return "\n".join(lines) + "\n"
 
 
 _COMMENTS = {
+    "- name: finetune": (
+        "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more passes a step,\n"
+        "# and for conservative networks, as this one, no gain was measured"
+    ),
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "label_by:": "structures pulled and perturbed far from equilibrium, labelled by it",
     "replay:": "its labels stay in the loss at a small weight, so that nothing is forgotten",

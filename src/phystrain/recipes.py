@@ -22,13 +22,16 @@ WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "
 
 
 def recommended(quantities: tuple[str, ...], *, periodic: bool) -> str:
-    """The variant that ``init`` proposes.
+    """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/physics.md.
+
+    The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
+    their energy already; the run file says how to add them.
 
     Args:
         quantities: labels in the data; without forces a classical teacher cannot be fitted.
         periodic: whether there are crystals or liquids; EAM is no teacher for molecules.
     """
-    return "all physics" if periodic and "forces" in quantities else "weak losses"
+    return "pretrained" if periodic and "forces" in quantities else "labels only"
 
 
 def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:

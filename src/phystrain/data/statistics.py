@@ -103,9 +103,7 @@ def reference_energies(structures: Structures, given: Energies | str = "auto") -
     return _fitted(structures.select(labelled), elements, [] if len(missing) == len(elements) else missing)
 
 
-def compute(
-    structures: Structures, cutoff: float, references: References, store: GraphStore | None = None
-) -> Statistics:
+def compute(structures: Structures, cutoff: float, references: References) -> Statistics:
     """Everything a potential may know about the data.
 
     Isolated atoms count neither among the energies nor among the neighbours, unless there is nothing else.
@@ -114,9 +112,8 @@ def compute(
         structures: the training set.
         cutoff: Å, for the number of neighbours and the distances.
         references: energies of single atoms.
-        store: graphs of the same structures with at least this cut-off, if there are any yet.
     """
-    store = GraphStore(structures, cutoff) if store is None else store
+    store = GraphStore(structures, cutoff)
     single = isolated(structures)
     body = np.full(len(structures), True) if single.all() else ~single
     nearest, shortest, edges = _distances(store, cutoff)

@@ -5,7 +5,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.potentials import build
 from phystrain.potentials.reference_energy import ReferenceEnergy
+from phystrain.progress import track
 from phystrain.saving import load_model, save_model
 from phystrain.statistics import Statistics
 from phystrain.train.folder import prepare
@@ -246,20 +247,25 @@ class Run:
             "rank": self._fabric.global_rank,
             "world_size": self._fabric.world_size,
         }
-        store = GraphStore(train, cutoff + reserve(stage.objectives.values()))
+        store = GraphStore(train, cutoff + reserve(stage.objectives.values()), _listing)
         replay = None
         if stage.replay is not None:
             source = next(other for other in self.config.stages if other.name == stage.replay.stage)
             replayed, _ = self._structures(source)
             objectives = source.objectives
-            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()))
+            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()), _listing)
             size = stage.replay.batch_size or source.batch_size
             replay = (Loader(replay_store, size, seed + 1, **share), objectives, stage.replay.weight)
         return Material(
             train=Loader(store, stage.batch_size, seed, **share),
-            valid=None if valid is None else GraphStore(valid, cutoff),
+            valid=None if valid is None else GraphStore(valid, cutoff, _listing),
             replay=replay,
         )
+
+
+def _listing(numbers: Iterable[int]) -> Iterable[int]:
+    """Show how far the neighbour lists are: a large set takes minutes."""
+    return track(numbers, "neighbour lists")
 
 
 def soften(structures: Structures, largest: float) -> Structures:
