@@ -168,7 +168,8 @@ def spread(values: list[float], digits: int = 1) -> str:
 def table(_: argparse.Namespace) -> None:
     """Write and print the tables."""
     lines = ["Made by `python benchmarks/physics.py table` from the files in `physics/`. Mean ± standard deviation", ""]
-    lines[0] += " over seeds; training frames are redrawn for each seed."
+    lines[0] += " over seeds; training frames are redrawn for each seed. Training time is the median wall time of one thread; two trainings "
+        "ran side by side on a machine that did other work too, so only large ratios of it mean anything."
     for experiment, recipe in EXPERIMENTS.items():
         kelvin = recipe["survival"]["temperatures"]
         lines += [f"## {experiment}", ""]
@@ -193,7 +194,7 @@ def table(_: argparse.Namespace) -> None:
             cells += [spread([100 * f["survival"][f"survived at {t} K"] for f in found], 0) for t in kelvin]
             cells += [spread([f["survival"][f"mean survival at {t} K, ps"] for f in found], 2) for t in kelvin]
             cells += [spread([f["dimers"]["faulty pairs"] for f in found])]
-            cells += [spread([sum(f["seconds"].values()) for f in found], 0)]
+            cells += [f"{statistics.median(sum(f['seconds'].values()) for f in found):.0f}"]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
     text = "\n".join(lines)

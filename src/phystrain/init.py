@@ -44,7 +44,7 @@ def propose(
         require_same_elements(structures, "test", read(test, keys=keys).structures)
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
-    variant = recipes.recommended(quantities, periodic=bool(structures.pbc.all(axis=1).any()))
+    variant = recipes.recommended(quantities)
     settings = {"stages": recipes.stages(variant, quantities=quantities, batch_size=batch_size, **_lengths(labelled))}
     chosen = {name: value for name, value in (keys.model_dump() if keys else {}).items() if value}
     elements = " ".join(chemical_symbols[number] for number in structures.elements)

@@ -21,7 +21,7 @@ REPLAY_WEIGHT = 0.1
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
 
-def recommended(quantities: tuple[str, ...], *, periodic: bool) -> str:
+def recommended(quantities: tuple[str, ...]) -> str:
     """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/physics.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
@@ -29,9 +29,8 @@ def recommended(quantities: tuple[str, ...], *, periodic: bool) -> str:
 
     Args:
         quantities: labels in the data; without forces a classical teacher cannot be fitted.
-        periodic: whether there are crystals or liquids; EAM is no teacher for molecules.
     """
-    return "pretrained" if periodic and "forces" in quantities else "labels only"
+    return "pretrained" if "forces" in quantities else "labels only"
 
 
 def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
