@@ -185,7 +185,13 @@ def best(rows: Sequence[Row], index: int) -> set[int]:
     if len(known) < 2 or len(set(known.values())) == 1:
         return set()
     target = (min if COLUMNS[index].smallest else max)(known.values())
-    return {position for position, value in known.items() if value == target}
+    winners = {position for position, value in known.items() if value == target or _same(value, target)}
+    return winners if len(winners) < len(known) else set()
+
+
+def _same(first: float, second: float) -> bool:
+    """Whether two figures look the same in the table."""
+    return math.isfinite(first) and math.isclose(first, second, rel_tol=2e-3)
 
 
 def number(value: Value) -> str:
