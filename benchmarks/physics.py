@@ -168,9 +168,9 @@ def spread(values: list[float], digits: int = 1) -> str:
 def table(_: argparse.Namespace) -> None:
     """Write and print the tables."""
     lines = [
-        "Made by `python benchmarks/physics.py table` from the files in `physics/`. Mean ± standard deviation over seeds;",
-        "training frames are redrawn for each seed. Training time is the median wall time on one thread; two trainings ran",
-        "side by side on a machine that did other work too, so only large ratios of it mean anything.",
+        "Made by `python benchmarks/physics.py table` from the files in `physics/`. Mean ± standard deviation;",
+        "training frames are redrawn for each seed. Training time is the median wall time on one thread; two trainings",
+        "ran side by side on a machine that did other work too, so only large ratios of it mean anything.",
         "",
     ]
     for experiment, recipe in EXPERIMENTS.items():

@@ -5,7 +5,6 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import get_distances
 
-from phystrain.data.graphs import GraphStore
 from phystrain.data.statistics import compute, isolated, reference_energies, residuals
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -119,14 +118,6 @@ def test_distances_against_a_direct_count():
     assert statistics.nearest["6-8"] == pytest.approx(np.mean(means))
     assert statistics.shortest["6-8"] == pytest.approx(shortest)
     assert statistics.neighbours == pytest.approx(edges / (4 * 9))
-    wider = compute(
-        Structures.from_ase(frames),
-        3.0,
-        reference_energies(Structures.from_ase(frames), "zero"),
-        GraphStore(Structures.from_ase(frames), 6.0),
-    )
-    assert wider.nearest == pytest.approx(statistics.nearest)
-    assert wider.neighbours == statistics.neighbours
 
 
 def test_scales_leave_isolated_atoms_out():
