@@ -116,11 +116,12 @@ def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # The longest first, so that it does not run alone at the end.
-    waiting = sorted(files, key=lambda variant: -VARIANTS.index(variant))
+    unfinished = [variant for variant, file in files.items() if not (file.with_suffix("") / "results.json").is_file()]
+    waiting = sorted(unfinished, key=lambda variant: -VARIANTS.index(variant))
     going: dict[str, subprocess.Popen[bytes]] = {}
     try:
         with bar() as display:
-            tasks = {variant: display.add_task(variant, total=_steps(files[variant]), note="") for variant in files}
+            tasks = {name: display.add_task(name, total=_steps(files[name]), note="") for name in unfinished}
             while waiting or going:
                 while waiting and len(going) < max(1, cores):
                     variant = waiting.pop(0)

@@ -1,6 +1,7 @@
 """What pair potentials share: parameters by element pair, pairs of atoms counted once, the smooth cut-off."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -194,7 +195,7 @@ def atom_pairs(graph: AtomGraph, cutoff: float) -> AtomPairs:
     return AtomPairs(centre[kept], neighbour[kept], graph.distances.index_select(0, kept))
 
 
-class PairPotential(nn.Module):
+class PairPotential(nn.Module, ABC):
     """Base of potentials that are a sum over pairs of atoms: E = sum over pairs of ``pair_energies``.
 
     An atom's energy is half the sum over its pairs; no reference energy, so a lone atom has energy zero.
@@ -209,9 +210,9 @@ class PairPotential(nn.Module):
         self.cutoff = float(cutoff)
         self.kinds = SpeciesPairs(species)
 
+    @abstractmethod
     def pair_energies(self, distance: Float[Tensor, " edges"], pair: Int[Tensor, " edges"]) -> Float[Tensor, " edges"]:
         """(edges,) eV of pairs of atoms at ``distance`` (Å); ``pair`` indexes the tables of ``kinds.pairs``."""
-        raise NotImplementedError
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
