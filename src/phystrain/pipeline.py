@@ -60,7 +60,7 @@ def run(
         return []
     variants = [variant]
     plain = without_physics(config)
-    if config.reliability.baseline and plain is not None:
+    if config.reliability.enabled and config.reliability.baseline and plain is not None:
         if config.processes > 1:
             say("the baseline is left out: it is trained in runs of one process only")
         else:
