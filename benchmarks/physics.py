@@ -37,23 +37,15 @@ from phystrain.verdict import load_results
 RESULTS = Path(__file__).parent / "results" / "physics"
 TESTED = 56
 NETWORK = {"kind": "painn", "channels": 64, "layers": 2}
+SILICA = {
+    "files": ("si_zeo22/train.xyz", "si_zeo22/test_id.xyz"),
+    "cutoff": 4.5,
+    "stages": {"steps": 600, "pretrain_steps": 500, "batch_size": 2},
+    "survival": {"temperatures": [1000, 2000, 3000], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0},
+}
 EXPERIMENTS = {
-    "silica-10": {
-        "files": ("si_zeo22/train.xyz", "si_zeo22/test_id.xyz"),
-        "labels": 10,
-        "seeds": 5,
-        "cutoff": 4.5,
-        "stages": {"steps": 600, "pretrain_steps": 500, "batch_size": 2},
-        "survival": {"temperatures": [1000, 2000, 3000], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0},
-    },
-    "silica-40": {
-        "files": ("si_zeo22/train.xyz", "si_zeo22/test_id.xyz"),
-        "labels": 40,
-        "seeds": 3,
-        "cutoff": 4.5,
-        "stages": {"steps": 600, "pretrain_steps": 500, "batch_size": 2},
-        "survival": {"temperatures": [1000, 2000, 3000], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0},
-    },
+    "silica-10": {**SILICA, "labels": 10, "seeds": 5},
+    "silica-40": {**SILICA, "labels": 40, "seeds": 3},
     "aspirin-50": {
         "files": ("rmd17_aspirin/train.xyz", "rmd17_aspirin/test.xyz"),
         "labels": 50,
