@@ -141,61 +141,87 @@ def fit(
     *,
     kind: str = "eam",
     output: Path = Path("teacher"),
-    steps: int = 300,
+    starts: int | None = None,
     seed: int = 0,
     energy: Keys = None,
     forces: Keys = None,
     stress: Keys = None,
     restart: bool = False,
 ) -> None:
-    """Fit only a classical potential and show its dimer curves.
+    """Fit only a classical potential: its parameters, its errors, its curves, and files for LAMMPS.
 
     Parameters
     ----------
     data
         Labelled structures.
     kind
-        Of the potential: eam, morse, lennard_jones.
+        Of the potential: eam, morse, finnis_sinclair, born_mayer, ...; several with commas between them, or auto, to
+        choose by cross-validation.
     output
         Run folder.
-    steps
-        Of the optimiser.
+    starts
+        From how many sets of starting values the fit begins.
     """
     from phystrain.pipeline import fit_classical
 
     keys = {"energy": energy, "forces": forces, "stress": stress}
-    fit_classical(data, output, kind=kind, steps=steps, seed=seed, keys=keys, restart=restart, say=say)
+    settings = {} if starts is None else {"starts": starts}
+    fit_classical(data, output, kind=kind, settings=settings, seed=seed, keys=keys, restart=restart, say=say)
 
 
 @app.command
 def augment(
     data: Path,
-    *,
+    *settings: str,
     teacher: str,
     output: Path = Path("augmented.xyz"),
-    kind: str = "pull_perturb",
+    kind: list[str] | None = None,
     rounds: int | None = None,
     seed: int = 0,
+    align: bool = True,
+    processes: int | None = None,
+    energy: Keys = None,
 ) -> None:
-    """Write perturbed structures with the labels of a teacher, as extended XYZ for any trainer.
+    """Write structures far from equilibrium with the labels of a teacher, as extended XYZ for any trainer.
+
+    The file is written in constant memory, whole or not at all; a picture of the distances before and after goes
+    beside it. Labels are kept, so the same command goes on where an interrupted one stopped.
 
     Parameters
     ----------
     data
         Structures to start from.
+    settings
+        Settings of the augmentation, such as amplitude=0.1; of several, with the kind, such as rattle.amplitude=0.1.
     teacher
-        Run folder or model file, or an ASE calculator as module:attribute.
+        Run folder or model file; gfn2-xtb, gfn1-xtb or chgnet; or an ASE calculator as module:attribute.
     output
         File; .gz, .bz2 and .xz compress.
     kind
-        Of augmentation: pull_perturb, rattle, strain.
+        Of augmentation: pull_perturb, rattle, strain, compress, dimers, hot_md. Can be given several times.
     rounds
         Of pull_perturb.
+    seed
+        Of the random choices.
+    align
+        Shift the energies by an offset per element to those of DATA, where it has any.
+    processes
+        ASE calculators that run at a time; one on each core if not given.
     """
-    from phystrain.pipeline import augment_file
+    from phystrain.augmented import augment_file, parse
 
-    settings = {"kind": kind} | ({"rounds": rounds} if rounds is not None else {})
-    augment_file(data, output, teacher=teacher, settings=settings, seed=seed, say=say)
+    chosen = parse(kind or ["pull_perturb"], [*settings, *([f"rounds={rounds}"] if rounds is not None else [])])
+    augment_file(
+        data,
+        output,
+        teacher=teacher,
+        settings=chosen,
+        seed=seed,
+        aligned=align,
+        processes=processes,
+        keys={"energy": energy},
+        say=say,
+    )
 
 
 @app.command
@@ -318,6 +344,24 @@ def md(
         seed=seed,
         say=say,
     )
+
+
+@app.command
+def export(model: Path, *, output: Path, to: str = "lammps") -> None:
+    """Write a classical potential in the files of another program.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    output
+        New folder for the files.
+    to
+        Program: lammps.
+    """
+    from phystrain.export import export_model
+
+    export_model(model, output, to=to, say=say)
 
 
 @app.command

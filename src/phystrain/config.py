@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +13,9 @@ from phystrain import registry
 from phystrain.augment import Augmentation
 from phystrain.data.read import LabelKeys
 from phystrain.errors import UserError
-from phystrain.files import write_text
+from phystrain.explain import explain
+from phystrain.files import relative_to, write_text
+from phystrain.fitting import FitSettings
 from phystrain.objectives import Objective
 from phystrain.potentials import PotentialConfig
 from phystrain.reliability import ReliabilityTest
@@ -94,12 +96,42 @@ class StageData(Section):
     )
 
 
+class Window(Section):
+    """Which replayed structures are outside what the labels know: closer, or further apart."""
+
+    short: float = Field(
+        1.0, gt=0, description="keep structures with a pair closer than this times the pair's shortest labelled one"
+    )
+    expanded: float = Field(
+        1.15, gt=0, description="and those with an atom this many times more lonely than the loneliest labelled one"
+    )
+
+
 class Replay(Section):
     """Teacher labels that stay in the loss, so that what pretraining taught is not forgotten."""
 
     stage: str = Field(description="stage whose data are replayed")
-    weight: float = Field(0.1, ge=0, description="factor of that stage's loss")
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="factor of that stage's loss; auto lowers it with the measured error of the teacher"
+    )
     batch_size: int | None = Field(None, gt=0, description="structures a step; those of the stage if not given")
+    window: Window | None = Field(None, description="replay only what the labels do not cover; all if not given")
+    objectives: Objectives | None = Field(
+        None, description="terms of the loss on them, PITC and PISC for example; those of the stage if not given"
+    )
+
+
+class StayNear(Section):
+    """A penalty on leaving the weights that the stage starts from (L2-SP; Li et al. 2018, arXiv 1802.01483)."""
+
+    weight: float = Field(1e-3, gt=0, description="half of it multiplies the squared distance of the weights")
+
+
+class Sharpness(Section):
+    """Minimise the loss where it is worst nearby (SAM, arXiv 2010.01412; adaptive: ASAM, arXiv 2102.11600)."""
+
+    radius: float = Field(5e-3, gt=0, description="how far nearby is")
+    adaptive: bool = Field(True, description="measure in units of each weight's own size")
 
 
 class Optimiser(Section):
@@ -115,6 +147,11 @@ class Optimiser(Section):
     factor: float = Field(0.8, gt=0, lt=1, description="by which the plateau schedule lowers the rate")
     minimum: float = Field(1e-6, ge=0, description="lowest rate of the plateau schedule")
     clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient")
+    rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        {},
+        description="factors of the learning rate by pattern of parameter names, such as '*embedding*': 0.1; 0 holds",
+    )
+    sharpness: Sharpness | None = Field(None, description="sharpness-aware minimisation; two passes a step")
 
 
 class EarlyStopping(Section):
@@ -125,14 +162,22 @@ class EarlyStopping(Section):
 
 
 class Stage(Section):
-    """One training: what is trained, on what, with which loss, for how long."""
+    """One training: what is trained, on what, with which loss, for how long; or one fit of a classical potential."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     potential: AnyPotential | None = Field(None, description="what is trained; the run's potential if not given")
+    fit: FitSettings | None = Field(
+        None, description="fit a classical potential by least squares; a stage with it needs no objectives and steps"
+    )
     init_from: str | None = Field(None, description="stage or model file whose weights are the start")
+    keep_optimiser: bool = Field(False, description="go on with the optimiser's state of the stage of init_from")
+    prior: str | None = Field(
+        None, description="stage or model file whose potential is added and held fixed (delta learning)"
+    )
+    stay_near: StayNear | None = None
     data: StageData | None = Field(None, description="made structures; the labelled ones if not given")
     replay: Replay | None = None
-    objectives: Objectives = Field(description="terms of the loss by kind")
+    objectives: Objectives = Field({}, description="terms of the loss by kind")
     epochs: int | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0, description="steps of the optimiser; instead of epochs")
     batch_size: int = Field(4, gt=0)
@@ -145,13 +190,36 @@ class Stage(Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> "Stage":
+        if self.fit is not None:
+            return self._only_fitted()
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
         if not self.objectives:
             raise ValueError("objectives is empty; name energy or forces at least")
         if self.metric not in FIGURES:
             raise ValueError(f"unknown metric {self.metric!r}: {registry.did_you_mean(self.metric, FIGURES)}")
+        if self.init_from is None and (self.keep_optimiser or self.stay_near is not None):
+            field = "keep_optimiser" if self.keep_optimiser else "stay_near"
+            raise ValueError(f"{field} refers to the weights that the stage starts from: give init_from too")
         return self
+
+    def _only_fitted(self) -> "Stage":
+        """Refuse what a fit by least squares would ignore."""
+        allowed = {"name", "potential", "fit"}
+        if ignored := sorted(
+            self.model_fields_set - allowed - {n for n in self.model_fields_set if not _given(self, n)}
+        ):
+            raise ValueError(f"{ignored[0]} means nothing in a stage that fits by least squares: leave it or fit out")
+        if self.potential is not None and not self.potential.trains_reference:
+            raise ValueError(f"{self.potential.kind} is a network; a fit by least squares is for classical potentials")
+        if self.potential is None and self.fit is not None and self.fit.choose is None:
+            raise ValueError("give the classical potential that is fitted, or fit.choose: auto")
+        return self
+
+
+def _given(stage: Stage, name: str) -> bool:
+    """Whether a field was set to something other than its default (a saved run file holds every field)."""
+    return bool(getattr(stage, name) != Stage.model_fields[name].get_default())
 
 
 class Reliability(Section):
@@ -204,12 +272,15 @@ class RunConfig(Section):
                 "init_from": stage.init_from,
                 "data.label_by": stage.data.label_by if stage.data else None,
                 "replay.stage": stage.replay.stage if stage.replay else None,
+                "prior": stage.prior,
             }
             for field, name in taken.items():
                 # weights and teachers may also be files, which is for the trainer to look at
                 if isinstance(name, str) and (name in later or (field == "replay.stage" and name not in earlier)):
                     hint = registry.did_you_mean(name, earlier) if earlier else "there is none before it"
                     raise ValueError(f"stages.{stage.name}.{field}: {name!r} is no earlier stage; {hint}")
+            if stage.keep_optimiser and earlier[-1:] != [stage.init_from]:
+                raise ValueError(f"stages.{stage.name}.keep_optimiser: init_from must be the stage right before it")
         return self
 
 
@@ -238,7 +309,8 @@ def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunCo
         raise UserError(f"{path} does not hold settings; 'phystrain init DATA' writes a run file to start from.")
     for override in overrides:
         _override(settings, override)
-    return check(settings, str(path))
+    with relative_to(path.parent):  # files named in the settings of potentials
+        return check(settings, str(path))
 
 
 def check(settings: dict[str, Any], where: str = "run file") -> RunConfig:
@@ -291,103 +363,3 @@ def _enter(place: Any, part: str, dotted: str) -> Any:
     if not isinstance(place.get(part), dict | list):
         place[part] = {}
     return place[part]
-
-
-def explain(error: ValidationError, model: type[BaseModel], settings: Any) -> str:
-    """The first mistake of a validation error in one line, with its place and the nearest right name.
-
-    Args:
-        error: as pydantic raised it.
-        model: the class that was to be made.
-        settings: plain data that it was to be made from.
-    """
-    found = [(_place(entry, settings), entry) for entry in error.errors()]
-    # Of the members of a union, the one that the settings agree with furthest is the one that was meant.
-    place, first = max(
-        ((place, entry) for place, entry in found if place[: len(found[0][0])] == found[0][0]),
-        key=lambda pair: len(pair[0]),
-    )
-    others = {other for other, _ in found if other != place[: len(other)]}
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{_complaint('.'.join(place), first, model)}{more}"
-
-
-def _place(entry: Any, settings: Any) -> tuple[str, ...]:
-    """Location of a mistake as a person would write it: without members of unions, stages by their name."""
-    place: list[str] = []
-    here = settings
-    *_, last = (None, *range(len(entry["loc"])))
-    for number, part in enumerate(entry["loc"]):
-        if isinstance(here, dict) and part in here:
-            place.append(str(part))
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
-            named = here[part].get("name") if isinstance(here[part], dict) else None
-            place.append(named if isinstance(named, str) else str(part))
-        elif number == last and entry["type"] in ("missing", "extra_forbidden"):
-            place.append(str(part))
-            break
-        else:
-            continue
-        here = here[part]
-    return tuple(place)
-
-
-_SHOULD = {
-    "model_type": "be a group of settings",
-    "model_attributes_type": "be a group of settings",
-    "dict_type": "be a group of settings",
-    "list_type": "be a list",
-    "string_type": "be text",
-    "int_type": "be a whole number",
-    "int_parsing": "be a whole number",
-    "int_from_float": "be a whole number",
-    "float_type": "be a number",
-    "float_parsing": "be a number",
-    "bool_type": "be true or false",
-    "bool_parsing": "be true or false",
-    "too_short": "not be empty",
-}
-
-
-def _complaint(place: str, entry: Any, model: type[BaseModel]) -> str:
-    match entry["type"]:
-        case "extra_forbidden":
-            fields = _fields(model, entry["loc"][:-1])
-            return f"unknown field {place!r}: {registry.did_you_mean(str(entry['loc'][-1]), fields)}"
-        case "union_tag_invalid":
-            choices = [tag.strip(" '") for tag in entry["ctx"]["expected_tags"].split(",")]
-            tag = entry["ctx"]["tag"]
-            return f"{place}: unknown kind {tag!r}: {registry.did_you_mean(tag, choices)}"
-        case "union_tag_not_found":
-            return f"{place}: a 'kind' is missing; 'phystrain info --kinds' lists what there is"
-        case "missing":
-            return f"field {place!r} is missing"
-        case "value_error":
-            text = entry["msg"].removeprefix("Value error, ")
-            return f"{place}: {text}" if place else text
-    default = entry["msg"][0].lower() + entry["msg"][1:]
-    should = _SHOULD.get(entry["type"], default.removeprefix("input should "))
-    given = repr(entry["input"])
-    return f"{place} should {should}, got {given if len(given) <= 60 else given[:57] + '...'}"
-
-
-def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[str, ...]:
-    """Names of the fields at a place in the settings."""
-    candidates: list[type[BaseModel]] = [model]
-    for part in location:
-        tagged = [m for m in candidates if "kind" in m.model_fields and m.model_fields["kind"].default == part]
-        inner = [
-            found
-            for candidate in candidates
-            if part in candidate.model_fields
-            for found in _models(candidate.model_fields[str(part)].annotation)
-        ]
-        candidates = tagged or inner or candidates
-    return tuple(dict.fromkeys(name for candidate in candidates for name in candidate.model_fields))
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Every pydantic class inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]

@@ -99,9 +99,11 @@ class Derivation:
         if not self._energy.requires_grad:  # no atom has a neighbour, and nothing depends on positions
             gradients: list[Tensor | None] = [None] * len(self._leaves)
         else:
+            with torch.enable_grad():  # also for a caller who has turned gradients off
+                total = self._energy.sum()
             gradients = list(
                 torch.autograd.grad(
-                    self._energy.sum(),
+                    total,
                     self._leaves,
                     create_graph=self._create_graph,
                     retain_graph=self._create_graph,

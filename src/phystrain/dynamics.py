@@ -59,6 +59,7 @@ def simulate(
     settings: Settings,
     *,
     temperatures: npt.ArrayLike | None = None,
+    final_temperatures: npt.ArrayLike | None = None,
     velocities: Floats | None = None,
     keys: Sequence[int] | None = None,
     description: str | None = None,
@@ -70,17 +71,23 @@ def simulate(
         structures: where to start; cells stay as they are.
         settings: how to run.
         temperatures: (systems,) K, in place of ``settings.temperature``.
+        final_temperatures: (systems,) K that the thermostat reaches at the end of the run, rising or falling linearly
+            in time, and the guards' limits with it; ``temperatures`` throughout if not given.
         velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
         keys: (systems,) random stream of each structure; its number if not given.
         description: shown beside a progress bar; no bar if not given.
 
     Raises:
         UserError: a starting position is not finite, or an element is unknown to the potential.
+        ValueError: final temperatures without a thermostat.
     """
+    if final_temperatures is not None and settings.ensemble == "nve":
+        raise ValueError("final_temperatures needs the nvt ensemble: without a thermostat nothing follows them")
     if not np.isfinite(structures.positions).all():
         raise UserError("a starting structure has a position that is not finite: leave it out")
     settings = settings.model_copy(update={"timestep": settings.step_of(structures.species)})
     kelvin = np.full(len(structures), settings.temperature) if temperatures is None else np.asarray(temperatures, float)
+    final = None if final_temperatures is None else np.asarray(final_temperatures, float)
     key = np.arange(len(structures)) if keys is None else np.asarray(keys, dtype=np.int64)
     groups = _groups(structures.sizes, settings.batch_atoms)
     steps = settings.n_steps
@@ -94,6 +101,7 @@ def simulate(
                 structures.select(group),
                 settings,
                 kelvin[group],
+                None if final is None else final[group],
                 None if velocities is None else velocities[atoms],
                 key[group],
             )
@@ -122,6 +130,7 @@ class _Run:
         structures: Structures,
         settings: Settings,
         temperatures: Floats,
+        final_temperatures: Floats | None,
         velocities: Floats | None,
         keys: npt.NDArray[np.int64],
     ) -> None:
@@ -137,6 +146,9 @@ class _Run:
         species = torch.from_numpy(structures.species).to(device)
         self.masses = torch.from_numpy(atomic_masses[structures.species]).to(device)[:, None]
         self.kelvin = torch.from_numpy(temperatures).to(device)
+        final = temperatures if final_temperatures is None else final_temperatures
+        self._ramps = final_temperatures is not None
+        self.first_kelvin, self.last_kelvin = self.kelvin, torch.from_numpy(final).to(device)
         self.hottest = settings.guards.hottest(self.kelvin)
         sizes = torch.from_numpy(structures.sizes).to(device)
         # Langevin noise drives the centre of mass too; without it, total momentum stays zero
@@ -174,6 +186,8 @@ class _Run:
 
     def advance(self, step: int) -> None:
         """One time step; afterwards the guards."""
+        if self._ramps:
+            self._set_temperature(step / self.settings.n_steps)
         timestep = self.settings.step * VELOCITY  # velocities in sqrt(eV/u) inside this function
         half = timestep / 2
         velocities = self.velocities / VELOCITY + half * self.forces / self.masses
@@ -194,6 +208,11 @@ class _Run:
             self._record(step)
         if self.settings.frame_interval and step % self.settings.frame_interval == 0:
             self._frames.append(self._all_positions())
+
+    def _set_temperature(self, fraction: float) -> None:
+        """Target of the thermostat, and the limits that go with it, after this fraction of the run."""
+        self.kelvin = self.first_kelvin + fraction * (self.last_kelvin - self.first_kelvin)
+        self.hottest = self.settings.guards.hottest(self.kelvin)
 
     def _forces(self, step: int) -> None:
         """Energies and forces at the present positions, of structures that the guards let pass."""
@@ -266,7 +285,8 @@ class _Run:
         self.system = (torch.cumsum(systems, 0) - 1)[self.system[atoms]]
         for name in ("places", "positions", "velocities", "forces", "masses", "keys"):
             setattr(self, name, getattr(self, name)[atoms])
-        for name in ("numbers", "kelvin", "hottest", "freedom", "energy", "_last_temperature"):
+        of_systems = ("numbers", "kelvin", "first_kelvin", "last_kelvin", "hottest", "freedom", "energy")
+        for name in (*of_systems, "_last_temperature"):
             setattr(self, name, getattr(self, name)[systems])
         if self._noise.shape[1] == len(atoms):
             self._noise = self._noise[:, atoms]

@@ -3,10 +3,29 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from phystrain.errors import UserError
+
+_BASE: ContextVar[Path] = ContextVar("base", default=Path())
+
+
+@contextmanager
+def relative_to(folder: Path) -> Iterator[None]:
+    """Within this context, :func:`resolve` takes relative paths from ``folder`` instead of the working folder."""
+    token = _BASE.set(folder)
+    try:
+        yield
+    finally:
+        _BASE.reset(token)
+
+
+def resolve(path: Path | str) -> Path:
+    """The place meant by a path in settings."""
+    return _BASE.get() / path
 
 
 def mend(error: OSError) -> str:

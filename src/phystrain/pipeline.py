@@ -1,7 +1,7 @@
-"""From data to potentials: train and test, fit a teacher, augment. What the command line does, as functions.
+"""From data to potentials: train and test, fit a teacher. What the command line does, as functions.
 
 Each takes ``say``, which is told what happens line by line. What is done with a finished potential is in
-:mod:`phystrain.trained`.
+:mod:`phystrain.trained`; structures are made in :mod:`phystrain.augmented`.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from phystrain import config as run_file
-from phystrain import recipes, registry
-from phystrain.allocator import keep_memory
-from phystrain.augment import load_teacher, relabel
 from phystrain.config import RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
-from phystrain.data.write import write
 from phystrain.errors import UserError
-from phystrain.preflight import checked, require_device, require_held_out, require_new, require_sources, withdraw
+from phystrain.interfaces.lammps import write_lammps
+from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
+from phystrain.report.parameters import write_parameters
+from phystrain.report.plots import Drawing
+from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
 from phystrain.verdict import audit_saved, name_of, say_results, smallest, store_results
@@ -55,9 +55,10 @@ def run(
     require_sources(config, Path(base))
     require_device(config)
     require_held_out(config)
-    variant, digest = _trained_and_tested(config, folder, Path(base), restart, say)
+    variant, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
     if variant is None:
         return []
+    digest = labelled.digest()
     variants = [variant]
     plain = without_physics(config)
     if config.reliability.enabled and config.reliability.baseline and plain is not None:
@@ -70,7 +71,7 @@ def run(
             variants = [replace(baseline, name="labels only", description="the same network without physics"), variant]
             say(comparison_table(variants))
     text = (folder / "config.yaml").read_text(encoding="utf-8")
-    page = write_report(Comparison(f"Run {folder.name}", variants, "", text, digest), folder)
+    page = write_report(Comparison(f"Run {folder.name}", variants, "", text, digest), folder, _classical(config, folder, labelled))
     say(f"model  {folder / 'model' / 'model.safetensors'}\nreport {page}")
     return list(variant.results)
 
@@ -81,6 +82,9 @@ def without_physics(config: RunConfig) -> RunConfig | None:
     plain = last.model_copy(
         update={
             "init_from": None,
+            "keep_optimiser": False,
+            "prior": None,
+            "stay_near": None,
             "replay": None,
             "objectives": {name: term for name, term in last.objectives.items() if term.needs},
         }
@@ -93,8 +97,8 @@ def without_physics(config: RunConfig) -> RunConfig | None:
 
 def _trained_and_tested(
     config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
-) -> tuple[Variant | None, str]:
-    """Results of a run, and the hash of its data; none in processes other than the first."""
+) -> tuple[Variant | None, Structures]:
+    """Results of a run, none in processes other than the first, and the structures it was trained on."""
     job = Run(config, folder, base=base, restart=restart, say=say)
     try:
         model = load_model(job.train())
@@ -104,7 +108,7 @@ def _trained_and_tested(
         raise
     labelled = job.labelled
     if not job.is_first:
-        return None, ""
+        return None, labelled.train
     test = labelled.test or labelled.valid
     results = audit_saved(
         model,
@@ -121,7 +125,14 @@ def _trained_and_tested(
     variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
     store_results(folder, variant, labelled.train.digest())
     say_results(results, say)
-    return variant, labelled.train.digest()
+    return variant, labelled.train
+
+
+def _classical(config: RunConfig, folder: Path, labelled: Structures) -> list[Drawing]:
+    """Pair curves of every classical potential that the run fitted or trained."""
+    stages = [s for s in config.stages if s.fit is not None or (s.potential or config.potential).trains_reference]
+    models = [load_model(folder / "model" / f"{stage.name}.safetensors") for stage in stages]
+    return [drawing for model in models for drawing in draw_teacher(model.potential, labelled)]
 
 
 def fit_classical(
@@ -129,60 +140,39 @@ def fit_classical(
     folder: Path,
     *,
     kind: str = "eam",
-    steps: int = 300,
+    settings: Mapping[str, Any] | None = None,
     seed: int = 0,
     keys: Mapping[str, str | None] | None = None,
     restart: bool = False,
     say: Say = print,
 ) -> list[Result]:
-    """Fit a classical potential to labelled structures and look at its errors and dimer curves.
+    """Fit a classical potential to labelled structures; look at its errors and dimer curves; write it for LAMMPS.
 
     Args:
         data: labelled structures, with forces.
         folder: run folder.
-        kind: of the potential.
-        steps: of the optimiser.
-        seed: of the split and the order.
+        kind: of the potential, several with commas between them to choose among by cross-validation, or ``auto``.
+        settings: of the fit; see :class:`phystrain.fitting.FitSettings`.
+        seed: of the split and the starts.
         keys: names of the labels.
         restart: forget what is in the folder.
         say: told what happens.
     """
-    found = read(data, keys=LabelKeys(**(keys or {}))).structures
-    quantities = tuple(q for q in ("energy", "forces", "stress") if found.labelled(q).any())
-    stage = recipes.teacher_stage(quantities, steps)
-    del stage["potential"]  # that of the run
-    settings = {
-        "potential": {"kind": kind},
-        "data": {"train": str(data.resolve()), "keys": dict(keys or {}), "valid_fraction": 0.2},
-        "stages": [stage],
-        "seed": seed,
-        "reliability": {"tests": {"errors": {}, "dimers": {}}},
-    }
-    config = run_file.check(settings, f"fit of {kind}")
+    read(data, keys=LabelKeys(**(keys or {})))  # whatever is wrong with the file is said before anything else
+    choose = None if kind != "auto" and "," not in kind else kind if kind == "auto" else kind.split(",")
+    stage: dict[str, Any] = {"name": "fit", "fit": dict(settings or {}) | ({"choose": choose} if choose else {})}
+    if choose is None:
+        stage["potential"] = {"kind": kind}
+    config = run_file.check(
+        {
+            "potential": {"kind": "eam" if choose else kind},
+            "data": {"train": str(data.resolve()), "keys": dict(keys or {}), "valid_fraction": 0.2},
+            "stages": [stage],
+            "seed": seed,
+            "reliability": {"tests": {"errors": {}, "dimers": {}}},
+        },
+        f"fit of {kind}",
+    )
     if not config.potential.trains_reference:
         raise UserError(f"{kind} is a network; 'fit' is for classical potentials. 'phystrain init {data}' trains one.")
     return run(config, folder, restart=restart, say=say)
-
-
-def augment_file(
-    data: Path, output: Path, *, teacher: str, settings: Mapping[str, Any], seed: int = 0, say: Say = print
-) -> Structures:
-    """Make perturbed structures, label them and write them as extended XYZ.
-
-    Args:
-        data: structures to start from.
-        output: file.
-        teacher: run folder, model file, or ASE calculator as ``module:attribute``.
-        settings: of the augmentation, ``kind`` included.
-        seed: of the random choices.
-        say: told what happens.
-    """
-    keep_memory()
-    require_new(output, data)
-    kind = registry.find("augment", settings["kind"]).Config
-    recipe = checked(kind, f"augmentation {settings['kind']}", dict(settings))
-    labeller = load_teacher(teacher)
-    labelled = relabel(recipe(read(data).structures, seed), labeller)
-    write(labelled, output)
-    say(f"wrote {len(labelled)} structures labelled by {teacher} to {output}")
-    return labelled

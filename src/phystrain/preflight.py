@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from phystrain import config as run_file
 from phystrain import registry
 from phystrain.augment import load_teacher
+from phystrain.augment._recipes import RECIPES
 from phystrain.config import RunConfig
 from phystrain.data.write import require_ending
 from phystrain.errors import UserError
+from phystrain.explain import explain
 from phystrain.files import require_writable
 from phystrain.saving import load_model
 
@@ -22,10 +23,11 @@ def require_sources(config: RunConfig, base: Path) -> None:
     """Refuse weights and teachers that are not there, before the stages that come first are trained."""
     names = [stage.name for stage in config.stages]
     for stage in config.stages:
-        start, teacher = stage.init_from, stage.data.label_by if stage.data else None
-        if start is not None and start not in names:
-            _require_source(f"stages.{stage.name}.init_from", base / start, start, names)
-        if isinstance(teacher, str) and teacher not in names and ":" not in teacher:
+        teacher = stage.data.label_by if stage.data else None
+        for field, source in (("init_from", stage.init_from), ("prior", stage.prior)):
+            if source is not None and source not in names:
+                _require_source(f"stages.{stage.name}.{field}", base / source, source, names)
+        if isinstance(teacher, str) and teacher not in (*names, *RECIPES) and ":" not in teacher:
             _require_source(f"stages.{stage.name}.data.label_by", base / teacher, teacher, names)
         elif teacher is not None and teacher not in names:
             load_teacher(teacher)
@@ -70,7 +72,7 @@ def checked(model: type[T], where: str, settings: dict[str, Any]) -> T:
     try:
         return model.model_validate(settings)
     except ValidationError as error:
-        raise UserError(f"{where}: {run_file.explain(error, model, settings)}") from error
+        raise UserError(f"{where}: {explain(error, model, settings)}") from error
 
 
 def require_apart(folder: Path) -> None:

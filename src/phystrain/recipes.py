@@ -47,17 +47,9 @@ def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
     return terms
 
 
-def teacher_stage(quantities: tuple[str, ...], steps: int = 300) -> dict[str, Any]:
+def teacher_stage() -> dict[str, Any]:
     """The classical potential, fitted to the same few labels."""
-    return {
-        "name": "teacher",
-        "potential": {"kind": "eam"},
-        "objectives": supervised(quantities) | {"energy": {"weight": 0.1}},
-        "steps": steps,
-        "batch_size": 10,
-        "average": 0.0,
-        "optimiser": {"learning_rate": 0.1},
-    }
+    return {"name": "teacher", "potential": {"kind": "eam"}, "fit": {}}
 
 
 def pretrain_stage(steps: int, batch_size: int) -> dict[str, Any]:
@@ -103,4 +95,4 @@ def stages(
     if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain", "weight": REPLAY_WEIGHT}}
-    return [teacher_stage(quantities), pretrain_stage(pretrain_steps, batch_size), finetune]
+    return [teacher_stage(), pretrain_stage(pretrain_steps, batch_size), finetune]

@@ -52,7 +52,7 @@ class Trajectory:
 
     Attributes:
         settings: of the run, the time step filled in.
-        temperatures: (systems,) K, of the thermostat and the start.
+        temperatures: (systems,) K, of the thermostat at the start.
         steps: (systems,) step at which a guard stopped the structure, or the last one.
         reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, or ``None`` if it survived.
         sentences: by structure: what was found and when; empty if it survived.

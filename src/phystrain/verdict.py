@@ -71,6 +71,8 @@ def audit_saved(
     if settings.tests is None:  # those that were not asked for may be left out
         if not comparable(test):
             del tests["errors"]
+        if test is None:
+            del tests["rdf"]
         if start is None:
             tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
     return audit(subject, tests)
@@ -83,6 +85,8 @@ def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str,
         length["timestep"] = settings.timestep
     common = {
         "drift": length | {"halving": False},
+        "heating": length | {"replicas": settings.replicas},
+        "rdf": length | {"replicas": settings.replicas},
         "survival": length | {"replicas": settings.replicas, "frames_to": frames_to},
     }
     given = settings.tests if settings.tests is not None else dict.fromkeys(registry.kinds("reliability"))

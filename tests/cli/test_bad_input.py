@@ -493,7 +493,7 @@ def test_augmentations_that_cannot_be(refuse, model, data, tmp_path, arguments, 
 def test_fits_that_cannot_be(refuse, data, tmp_path):
     refuse("fit", data, "--output", "new", "--kind", "emm", words="did you mean 'eam'?")
     refuse("fit", data, "--output", "new", "--kind", "painn", words=("painn is a network", "phystrain init"))
-    refuse("fit", data, "--output", "new", "--steps", "0", words="steps should be greater than 0")
+    refuse("fit", data, "--output", "new", "--starts", "0", words="starts should be greater than")
     assert not (tmp_path / "new").exists()
 
 

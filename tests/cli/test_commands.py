@@ -192,7 +192,7 @@ def test_schema_describes_every_field(call):
 
 
 def test_fit(call, data, tmp_path):
-    outcome = call("fit", data, "--kind", "morse", "--steps", "60", "--output", "teacher")
+    outcome = call("fit", data, "--kind", "morse", "--output", "teacher")
     assert outcome.code == 0, outcome.err
     assert "Pair curves" in outcome.out
     figures = {

@@ -1,5 +1,8 @@
 """Every potential found by listing the folder keeps the contract."""
 
+import tempfile
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
@@ -8,6 +11,7 @@ from torch import nn
 from phystrain import registry
 from phystrain.derive import Potential
 from phystrain.errors import UserError
+from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials import build
 from phystrain.statistics import Statistics
 from phystrain.testing.potentials import (
@@ -29,9 +33,23 @@ SPECIES = (8, 14)
 SMALL = {"cutoff": 4.0, "channels": 8, "layers": 2, "radial_count": 6}
 """Settings of every kind that has them."""
 
+_FOLDER = tempfile.TemporaryDirectory()
+"""Of the tables below, as long as the tests run."""
+
+
+def _table(settings, name):
+    """Write a potential as tables; gives the file of that name."""
+    statistics = Statistics.bare(SPECIES)
+    torch.manual_seed(0)
+    write_lammps(build(settings, statistics), _FOLDER.name, statistics, spacing=0.01)
+    return str(Path(_FOLDER.name) / name)
+
+
 SETTINGS = {
     "sum": {"terms": {"one": {"kind": "morse", "cutoff": 4.0}, "other": {"kind": "reference_energy"}}},
     "zbl": {"fraction": 1.0, "unseen_fraction": 1.0},
+    "eam_table": {"file": _table({"kind": "eam", "cutoff": 4.0}, "potential.eam.fs")},
+    "pair_table": {"file": _table({"kind": "morse", "cutoff": 4.0}, "potential.table")},
 }
 """Settings of particular kinds, in place of the small ones."""
 

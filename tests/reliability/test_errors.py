@@ -52,6 +52,21 @@ def test_known_errors(lennard_jones, labelled, subject_of):
     assert len(result.curves["energy parity"].x) == 4
 
 
+def test_forces_of_the_hottest_frames(lennard_jones, labelled, subject_of):
+    """One frame's labels are ten times as large: it is the hottest, and nine tenths of its forces are missed."""
+    forces = labelled.forces.copy()
+    part = slice(labelled.offsets[1], labelled.offsets[2])
+    forces[part] *= 10
+    forces[-2:] = np.nan  # the last frame has no labels and does not count
+    subject = subject_of(lennard_jones, test=replace(labelled, forces=forces))
+    figures = Config(hottest=0.25)(subject).figures
+    assert figures["forces MAE hottest 25 %, meV/Å"] == pytest.approx(1000 * 0.9 * np.abs(forces[part]).mean())
+    assert figures["smallest RMS force hottest 25 %, meV/Å"] == pytest.approx(
+        1000 * np.sqrt((forces[part] ** 2).mean())
+    )
+    assert "forces MAE hottest 25 %, meV/Å" not in Config()(subject).figures
+
+
 def test_parity_is_subsampled(lennard_jones, labelled, subject_of):
     result = Config(parity_points=7)(subject_of(lennard_jones, test=labelled))
     curve = result.curves["forces parity"]

@@ -10,7 +10,8 @@ from phystrain import config, datasets
 from phystrain.errors import UserError
 from phystrain.saving import load_model, read_state
 from phystrain.train.loop import Interrupted, Training
-from phystrain.train.run import Run, soften
+from phystrain.train.made import soften
+from phystrain.train.run import Run
 
 
 def train(run_config, folder, **options):

@@ -5,25 +5,37 @@ import logging
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import safetensors
 import safetensors.numpy
-from ase.data import chemical_symbols
+from ase import Atoms
 from torch import nn
 
+from phystrain.augment._align import Alignment, align
 from phystrain.augment._teachers import CalculatorTeacher, Labelled, PotentialTeacher, Teacher, load_teacher
-from phystrain.data.structures import Floats, Structures, ragged
+from phystrain.data.structures import Floats, Ints, Structures, ragged
 from phystrain.derive import QUANTITIES
 from phystrain.errors import UserError
 from phystrain.files import write_bytes
 from phystrain.progress import bar
 
-__all__ = ["CalculatorTeacher", "PotentialTeacher", "Teacher", "align", "default_cache", "load_teacher", "relabel"]
+__all__ = [
+    "CalculatorTeacher",
+    "Outcome",
+    "PotentialTeacher",
+    "Teacher",
+    "align",
+    "alignment",
+    "default_cache",
+    "label",
+    "load_teacher",
+    "relabel",
+]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +48,26 @@ def default_cache() -> Path:
     """``$XDG_CACHE_HOME/phystrain/labels``, else ``~/.cache/phystrain/labels``. May be deleted at any time."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "phystrain" / "labels"
+
+
+class Outcome(NamedTuple):
+    """What a teacher made of a set.
+
+    Attributes:
+        structures: those that could be labelled.
+        kept: (their number,) which ones they are of the set.
+        computed: how many were labelled now rather than read from the cache.
+        seconds: that took.
+        reason: why the first one failed that failed now; empty if none did.
+        entry: the cache entry, if one is used.
+    """
+
+    structures: Structures
+    kept: Ints
+    computed: int
+    seconds: float
+    reason: str
+    entry: Path | None
 
 
 def relabel(
@@ -71,6 +103,45 @@ def relabel(
         UserError: no calculation succeeded, or the teacher is not to be found.
     """
     teacher = load_teacher(teacher)
+    found = label(
+        structures, teacher, want=want, batch_edges=batch_edges, cache=cache, use_cache=use_cache, progress=progress
+    )
+    if "stress" in want and structures.pbc.all(axis=1).any() and not teacher.gives_stress:
+        log.warning("%s gives no stress: the structures stay without one.", teacher.name)
+    if found.reason:
+        log.warning("The first calculation that failed: %s", found.reason)
+    failed = np.setdiff1d(np.arange(len(structures)), found.kept)
+    if len(failed):
+        first = ", ".join(str(number) for number in failed[:5]) + (", ..." if len(failed) > 5 else "")
+        log.warning(
+            "%s could not label %d of %d structures; they are left out (numbers %s).%s",
+            teacher.name, len(failed), len(structures), first,
+            f" Delete {found.entry} to try them again." if found.entry is not None and found.entry.is_file() else "",
+        )  # fmt: skip
+    return found.structures
+
+
+def label(
+    structures: Structures,
+    teacher: Teacher,
+    *,
+    want: Iterable[str] = QUANTITIES,
+    batch_edges: int = 200_000,
+    cache: Path | None = None,
+    use_cache: bool = True,
+    progress: bool = True,
+    patient: bool = False,
+) -> Outcome:
+    """As :func:`relabel`, but what failed is told by the result and not in the log.
+
+    Args:
+        structures, want, batch_edges, cache, use_cache, progress: as in :func:`relabel`.
+        teacher: who labels.
+        patient: go on where every calculation fails, for a piece of a larger set.
+
+    Raises:
+        UserError: no calculation succeeded, unless patient.
+    """
     wanted = frozenset(want)
     if unknown := wanted - set(QUANTITIES):
         raise UserError(f"unknown label {sorted(unknown)[0]!r}; choose from {', '.join(QUANTITIES)}")
@@ -81,55 +152,40 @@ def relabel(
     if use_cache:
         path = (cache or default_cache()) / f"{_key(structures, teacher, wanted)}.safetensors"
         work = _read(path, work)
-    if (work.state == _TODO).any():
-        _complete(work, structures, teacher, wanted, batch_edges, path, progress)
-    return _report(work, structures, teacher, path)
+    todo, began, reason = int((work.state == _TODO).sum()), time.perf_counter(), ""
+    if todo:
+        reason = _complete(work, structures, teacher, wanted, batch_edges, path, progress, patient)
+    kept = np.flatnonzero(work.state == _DONE)
+    complete = structures.with_labels(work.energy, work.forces, work.stress)
+    if len(kept) < len(structures):
+        complete = complete.select(kept)
+    return Outcome(complete, kept, todo, time.perf_counter() - began, reason, path)
 
 
-def align(labelled: Structures, reference: Structures, predicted: npt.ArrayLike) -> Structures:
-    """Shift a teacher's energies by an offset per element, so that they meet the quantum reference.
-
-    The offsets are fitted by least squares to the differences on the reference structures: two methods count energy
-    from different zeros, and pretraining must not teach the wrong one. Forces and stress do not change.
+def alignment(
+    reference: Structures, teacher: Teacher, *, cache: Path | None = None, use_cache: bool = True, progress: bool = True
+) -> Alignment:
+    """The shift of a teacher's energies that makes them meet those of labelled structures.
 
     Args:
-        labelled: structures with the teacher's energies.
-        reference: structures with quantum energies; those without are ignored.
-        predicted: (systems of ``reference``,) eV, the teacher's energies of the reference structures.
+        reference: structures, some with energies.
+        teacher: who labels; asked for the energies of these structures and of isolated atoms.
+        cache, use_cache, progress: as in :func:`relabel`.
 
     Raises:
-        UserError: no reference energy, or an element that no reference structure holds.
+        UserError: no structure has an energy that the teacher can give one for, too.
     """
-    difference = reference.energy - np.asarray(predicted, dtype=np.float64)
-    use = np.isfinite(difference)
-    if not use.any():
-        raise UserError(
-            "the teacher's energies cannot be aligned: no structure has both a reference and a teacher energy."
-        )
-    known = reference.select(use)
-    if missing := sorted(set(labelled.elements) - set(known.elements)):
-        raise UserError(
-            f"the teacher's energies cannot be aligned: no structure with a reference energy holds "
-            f"{chemical_symbols[missing[0]]}. Add one that does."
-        )
-    counts = _composition(known, known.elements)
-    offsets, _, rank, _ = np.linalg.lstsq(counts, difference[use], rcond=None)
-    asked = _composition(labelled, known.elements)
-    if rank < counts.shape[1]:
-        _, _, directions = np.linalg.svd(counts)
-        if np.abs(asked @ directions[rank:].T).max() > 1e-6 * asked.max():
-            log.warning(
-                "Energy offsets of the elements are not determined by the reference structures alone; "
-                "structures of other compositions get an estimate."
-            )
-    return replace(labelled, energy=labelled.energy + asked @ offsets)
-
-
-def _composition(structures: Structures, elements: tuple[int, ...]) -> Floats:
-    """(systems, elements) how many atoms of each element a structure holds."""
-    column = np.searchsorted(elements, structures.species)
-    flat = structures.system * len(elements) + column
-    return np.bincount(flat, minlength=len(structures) * len(elements)).reshape(-1, len(elements)).astype(np.float64)
+    options: dict[str, Any] = {"want": ("energy",), "cache": cache, "use_cache": use_cache, "progress": progress}
+    known = reference.select(reference.labelled("energy"))
+    if not len(known):
+        raise UserError("the teacher's energies cannot be aligned: no structure has a reference energy.")
+    found = label(known, teacher, **options)
+    single: dict[int, float] = {}
+    if teacher.for_isolated_atoms:
+        atoms = Structures.from_ase([Atoms(numbers=[number]) for number in known.elements])
+        alone = label(atoms, teacher, patient=True, **options)
+        single = dict(zip(alone.structures.species.tolist(), alone.structures.energy.tolist(), strict=True))
+    return Alignment(known.select(found.kept), found.structures.energy, single)
 
 
 @dataclass
@@ -193,8 +249,12 @@ def _complete(
     batch_edges: int,
     path: Path | None,
     progress: bool,
-) -> None:
-    """Label what is still to do, in place, and keep the labels on disk, also when interrupted."""
+    patient: bool,
+) -> str:
+    """Label what is still to do, in place, and keep the labels on disk, also when interrupted.
+
+    Returns why the first calculation failed that did.
+    """
     todo = np.flatnonzero(work.state == _TODO)
     if len(todo) < len(structures):
         log.info("Labelling goes on with %d of %d structures.", len(todo), len(structures))
@@ -209,7 +269,7 @@ def _complete(
                 if not finite.all():
                     reasons.append(found.error or "a label is not finite")
                 display.update(task, advance=len(chosen), note=f"{len(reasons)} failed" if reasons else "")
-                if len(reasons) >= _HOPELESS and not (work.state == _DONE).any():
+                if len(reasons) >= _HOPELESS and not patient and not (work.state == _DONE).any():
                     break
                 if time.monotonic() - saved > _SAVE_EVERY:
                     _write(path, work)
@@ -217,15 +277,13 @@ def _complete(
         finally:
             if (work.state == _DONE).any():  # nothing but failures is not worth keeping: the cause may be mended
                 _write(path, work)
-    if not (work.state == _DONE).any():
+    first = reasons[0] if reasons else ""
+    if not patient and not (work.state == _DONE).any():
         raise UserError(
             f"{teacher.name} labelled none of the {int((work.state == _FAILED).sum())} structures it tried; "
-            f"the first reason: {reasons[0] if reasons else 'nothing was tried'}."
+            f"the first reason: {first or 'nothing was tried'}."
         )
-    if "stress" in want and not teacher.gives_stress:
-        log.warning("%s gives no stress: the structures stay without one.", teacher.name)
-    if reasons:
-        log.warning("The first calculation that failed: %s", reasons[0])
+    return first
 
 
 def _store(
@@ -245,17 +303,3 @@ def _store(
         finite &= np.isfinite(found.stress).all(axis=(1, 2)) | ~structures.pbc[chosen].all(axis=1)
     work.state[chosen] = np.where(finite, _DONE, _FAILED)
     return finite
-
-
-def _report(work: _Work, structures: Structures, teacher: Teacher, path: Path | None) -> Structures:
-    failed = work.state == _FAILED
-    if failed.any():
-        first = ", ".join(str(number) for number in np.flatnonzero(failed)[:5])
-        more = ", ..." if failed.sum() > 5 else ""
-        log.warning(
-            "%s could not label %d of %d structures; they are left out (numbers %s%s).%s",
-            teacher.name, failed.sum(), len(structures), first, more,
-            f" Delete {path} to try them again." if path is not None and path.is_file() else "",
-        )  # fmt: skip
-    complete = structures.with_labels(work.energy, work.forces, work.stress)
-    return complete.select(~failed) if failed.any() else complete

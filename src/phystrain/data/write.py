@@ -3,8 +3,9 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -15,14 +16,14 @@ from phystrain.errors import UserError
 from phystrain.files import write_with
 
 
-def write(structures: Structures, path: Path | str) -> None:
+def write(structures: Structures | Iterable[Structures], path: Path | str) -> None:
     """Write extended XYZ with labels as ``REF_energy``, ``REF_forces`` and ``REF_stress``, whole or not at all.
 
     Numbers have all their digits: :func:`phystrain.data.read.read` gives the same structures back, bit for bit. The
     facts of ``structures.info`` go with them, except ``frame``, which is the number in whatever file is read.
 
     Args:
-        structures: to write; what is not labelled is left out.
+        structures: to write, or parts of a set that is too large for memory; what is not labelled is left out.
         path: ends in .xyz or .extxyz, and .gz, .bz2 or .xz after that to compress.
 
     Raises:
@@ -30,7 +31,14 @@ def write(structures: Structures, path: Path | str) -> None:
     """
     path = Path(path)
     require_ending(path)
-    write_with(path, lambda temporary: temporary.write_bytes(_packed("".join(_frames(structures)).encode(), path)))
+    parts = [structures] if isinstance(structures, Structures) else structures
+
+    def all_parts(temporary: Path) -> None:
+        with temporary.open("wb") as plain, _packing(plain, path) as file:
+            for part in parts:
+                file.writelines(frame.encode() for frame in _frames(part))
+
+    write_with(path, all_parts)
 
 
 def require_ending(path: Path) -> None:
@@ -43,15 +51,17 @@ def require_ending(path: Path) -> None:
         raise UserError(f"cannot write {path}: let the name end in .xyz (and .gz, .bz2 or .xz to compress).")
 
 
-def _packed(content: bytes, path: Path) -> bytes:
+def _packing(file: BinaryIO, path: Path) -> BinaryIO:
+    """A file that compresses into ``file`` as the name ``path`` says."""
     match path.suffix.lower():
         case ".gz":
-            return gzip.compress(content, mtime=0)  # no time stamp: the same structures give the same file
+            # no time stamp and no name: the same structures give the same file
+            return cast(BinaryIO, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
         case ".bz2":
-            return bz2.compress(content)
+            return cast(BinaryIO, bz2.BZ2File(file, "wb"))
         case ".xz":
-            return lzma.compress(content)
-    return content
+            return cast(BinaryIO, lzma.LZMAFile(file, "wb"))
+    return file
 
 
 def _frames(structures: Structures) -> Iterator[str]:
@@ -62,9 +72,9 @@ def _frames(structures: Structures) -> Iterator[str]:
         labelled = bool(np.isfinite(forces).all())
         table = [structures.positions[first:last], forces] if labelled else [structures.positions[first:last]]
         numbers = np.concatenate(table, axis=1).tolist()
-        yield f"{last - first}\n{_comment(structures, index, labelled)}\n"
-        for symbol, row in zip(symbols[first:last], numbers, strict=True):
-            yield f"{symbol} {' '.join(map(repr, row))}\n"
+        rows = zip(symbols[first:last], numbers, strict=True)
+        atoms = "".join(f"{symbol} {' '.join(map(repr, row))}\n" for symbol, row in rows)
+        yield f"{last - first}\n{_comment(structures, index, labelled)}\n{atoms}"
 
 
 def _comment(structures: Structures, index: int, forces: bool) -> str:

@@ -3,7 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
@@ -119,15 +120,22 @@ class SpeciesPairs(nn.Module):
             UserError: a name that is not a pair of the data's elements.
         """
         values = list(start)
-        names = {frozenset(pair): number for number, pair in enumerate(self.pairs)}
         for name, value in given.items():
-            symbols = name.split("-")
-            key = frozenset(atomic_numbers.get(symbol, -1) for symbol in symbols)
-            if len(symbols) != 2 or key not in names:
-                known = ", ".join("-".join(chemical_symbols[z] for z in pair) for pair in self.pairs)
-                raise UserError(f"{name!r} is no pair of elements of the data; choose from {known}")
-            values[names[key]] = value
+            values[self.number(name)] = value
         return values
+
+    def number(self, name: str) -> int:
+        """The position in ``pairs`` of a pair given by a name such as ``O-Si``, in either order.
+
+        Raises:
+            UserError: a name that is not a pair of the data's elements.
+        """
+        symbols = name.split("-")
+        wanted = tuple(sorted(atomic_numbers.get(symbol, -1) for symbol in symbols))
+        if wanted not in self.pairs:
+            known = ", ".join("-".join(chemical_symbols[z] for z in pair) for pair in self.pairs)
+            raise UserError(f"{name!r} is no pair of elements of the data; choose from {known}")
+        return self.pairs.index(wanted)
 
 
 def covalent_distance(first: int, second: int) -> float:
@@ -184,15 +192,17 @@ class AtomPairs(NamedTuple):
 def atom_pairs(graph: AtomGraph, cutoff: float) -> AtomPairs:
     """The edges shorter than ``cutoff`` (Å), one of the two directions of each.
 
-    Half the edges is half the work, and edges beyond the cut-off (those of a larger neighbour list) cost almost
-    nothing: they are dropped before anything else is computed.
+    Half the edges is half the work, from the vectors on: the others are dropped before anything is computed. Those
+    beyond the cut-off (of a larger neighbour list) are dropped as soon as their length is known.
     """
     centre, neighbour = graph.edges
     # a lattice vector and its opposite differ in the sign of this number, up to 50 cells away
     order = graph.shifts @ graph.shifts.new_tensor([10201.0, 101.0, 1.0])
-    once = (centre < neighbour) | ((centre == neighbour) & (order > 0))
-    kept = torch.nonzero(once & (graph.distances.detach() < cutoff)).squeeze(1)
-    return AtomPairs(centre[kept], neighbour[kept], graph.distances.index_select(0, kept))
+    once = torch.nonzero((centre < neighbour) | ((centre == neighbour) & (order > 0))).squeeze(1)
+    half = replace(graph, edges=graph.edges.index_select(1, once), shifts=graph.shifts.index_select(0, once))
+    kept = torch.nonzero(half.distances.detach() < cutoff).squeeze(1)
+    first, second = half.edges
+    return AtomPairs(first.index_select(0, kept), second.index_select(0, kept), half.distances.index_select(0, kept))
 
 
 class PairPotential(nn.Module, ABC):
@@ -203,7 +213,17 @@ class PairPotential(nn.Module, ABC):
     Args:
         species: atomic numbers.
         cutoff: Å, beyond which ``pair_energies`` is zero.
+
+    Attributes:
+        kinds: elements and pairs in the order of the tables.
+        linear: names of the parameters in which the energy is affine, the others fixed: in the positive value
+            (:func:`positive`) of those called ``raw_...``, in the parameter itself of those called ``free_...``.
+        mixing: for each parameter whose rows are ``kinds.pairs``, the mean of the values of the two like pairs that
+            stands for an unlike pair that the data do not hold.
     """
+
+    linear: ClassVar[tuple[str, ...]] = ()
+    mixing: ClassVar[dict[str, Literal["arithmetic", "geometric"]]] = {}
 
     def __init__(self, species: Sequence[int], cutoff: float) -> None:
         super().__init__()

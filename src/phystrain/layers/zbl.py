@@ -103,3 +103,13 @@ class RepulsiveWall(nn.Module):
         """Which pairs the wall concerns (hardly any, in most structures), their distances and pair indices."""
         near = torch.nonzero(distance.detach() < self.outer[pair]).squeeze(1)
         return near, distance.index_select(0, near), pair[near]
+
+
+BELOW_BONDS, BELOW_UNSEEN, WHOLE_BELOW = 0.75, 0.6, 0.5
+"""Of a wall that comes with another potential: see :func:`wall_radius` and ``inner_fraction``."""
+
+
+def wall_below_bonds(kinds: SpeciesPairs, statistics: Statistics) -> RepulsiveWall:
+    """The wall that comes with potentials whose own repulsion is finite; it ends before distances in the data begin."""
+    outer = [wall_radius(*pair, statistics, BELOW_BONDS, BELOW_UNSEEN) for pair in kinds.pairs]
+    return RepulsiveWall(kinds, outer, WHOLE_BELOW)

@@ -3,7 +3,7 @@
 Source: Lennard-Jones 1931, doi:10.1088/0959-5309/43/5/301; the cut-off is the twice differentiable quintic.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -38,6 +38,12 @@ class LennardJones(PairPotential):
         config: settings.
         statistics: elements and distances of the data, for the starting values.
     """
+
+    linear: ClassVar[tuple[str, ...]] = ("raw_depth",)
+    mixing: ClassVar[dict[str, Literal["arithmetic", "geometric"]]] = {
+        "raw_depth": "geometric",
+        "raw_sigma": "arithmetic",
+    }
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(statistics.species, config.cutoff)

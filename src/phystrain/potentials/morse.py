@@ -3,7 +3,7 @@
 Source: Morse 1929, doi:10.1103/PhysRev.34.57; the cut-off is the twice differentiable quintic.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
 from pydantic import Field
@@ -44,6 +44,13 @@ class Morse(PairPotential):
         config: settings.
         statistics: elements and distances of the data, for the starting values.
     """
+
+    linear: ClassVar[tuple[str, ...]] = ("raw_depth",)
+    mixing: ClassVar[dict[str, Literal["arithmetic", "geometric"]]] = {
+        "raw_depth": "geometric",
+        "raw_decay": "arithmetic",
+        "raw_minimum": "arithmetic",
+    }
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(statistics.species, config.cutoff)

@@ -27,6 +27,12 @@ class Config(ReliabilityTest):
     cost: ClassVar[int] = 0
     batch_atoms: int = Field(default=2000, ge=1, description="atoms predicted at a time")
     parity_points: int = Field(default=1000, ge=2, description="most points kept of each parity plot")
+    hottest: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="fraction of the structures, those with the largest forces, whose force errors are told apart too",
+    )
     energy_limit: float | None = Field(default=None, gt=0, description="largest RMSE, meV/atom; not judged by default")
     forces_limit: float | None = Field(default=None, gt=0, description="largest RMSE, meV/Å; not judged by default")
 
@@ -41,6 +47,8 @@ class Config(ReliabilityTest):
             raise UserError("errors: there is no labelled test structure; give a test set, or keep some data aside")
         predicted = predict(subject.potential, labelled, self.batch_atoms)
         figures = error_figures(labelled, predicted)
+        if self.hottest is not None:
+            figures |= hottest_figures(labelled, predicted, self.hottest)
         limits = {"energy RMSE, meV/atom": self.energy_limit, "forces RMSE, meV/Å": self.forces_limit}
         judged = {name: limit for name, limit in limits.items() if limit is not None and name in figures}
         return Result(
@@ -136,6 +144,35 @@ def error_figures(labelled: Structures, predicted: Structures) -> dict[str, floa
             if np.isfinite(of_element).any():
                 figures[f"forces RMSE {chemical_symbols[number]}, meV/Å"] = _rms(of_element)
     return figures | _by_group(labelled, energy, forces)
+
+
+def hottest_figures(
+    labelled: Structures, predicted: Structures, fraction: float
+) -> dict[str, float | int | str | None]:
+    """Force errors, meV/Å, of the structures whose reference forces have the largest RMS.
+
+    A potential that has learnt to be stiff survives in dynamics, but is wrong on structures far from equilibrium.
+
+    Args:
+        labelled, predicted: the same structures.
+        fraction: of the structures with forces.
+    """
+    squares = np.square(labelled.forces).mean(axis=1)
+    known = np.isfinite(squares)
+    counts = np.bincount(labelled.system[known], minlength=len(labelled))
+    sums = np.bincount(labelled.system[known], weights=squares[known], minlength=len(labelled))
+    scale = np.sqrt(sums / counts.clip(min=1))
+    number = int(np.ceil(fraction * np.count_nonzero(counts)))
+    chosen = np.argsort(np.where(counts > 0, -scale, np.inf), kind="stable")[:number]
+    if not number:
+        return {}
+    errors = 1000 * (predicted.select(chosen).forces - labelled.select(chosen).forces)
+    name = f"hottest {100 * fraction:g} %"
+    return {
+        f"forces MAE {name}, meV/Å": float(np.nanmean(np.abs(errors))),
+        f"forces RMSE {name}, meV/Å": _rms(errors),
+        f"smallest RMS force {name}, meV/Å": 1000 * float(scale[chosen[-1]]),
+    }
 
 
 def _by_group(labelled: Structures, energy: Floats, forces: Floats) -> dict[str, float | int | str | None]:

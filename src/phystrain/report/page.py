@@ -36,6 +36,11 @@ _SECTIONS = {
         "Predicted against reference",
         "Test structures, which no variant was trained on. Panels of a quantity have the same axes unless marked.",
     ),
+    "teacher": (
+        "The classical potential",
+        "Energy of two atoms with its parts, and the density (dashed). Grey: how often the data hold a distance; left "
+        "of the dotted line there are none, and the curve is what the bounds of the fit make of it.",
+    ),
     "learning": ("Learning curves", "Stages before the last (teacher, pretraining) are drawn pale."),
 }
 
@@ -97,18 +102,19 @@ def page(comparison: Comparison, drawings: Sequence[Drawing] | None = None) -> s
     )
 
 
-def write_report(comparison: Comparison, folder: Path | str) -> Path:
+def write_report(comparison: Comparison, folder: Path | str, others: Sequence[Drawing] = ()) -> Path:
     """Write ``report.html`` and the drawings as ``plots/*.png``.
 
     Args:
         comparison: what to show.
         folder: the run folder; made if need be.
+        others: drawings beside those of the comparison.
 
     Returns:
         The path of the page.
     """
     folder = Path(folder)
-    drawings = draw_all(comparison.variants)
+    drawings = [*draw_all(comparison.variants), *others]
     taken: dict[str, int] = {}
     for drawing in drawings:
         name = drawing.file_name

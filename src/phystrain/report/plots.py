@@ -36,7 +36,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#7
 
 LINES = ("-", "--", "-.", ":")
 
-_STYLE = {
+STYLE = {
     "font.size": 9,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -84,7 +84,7 @@ class Drawing:
 
 def draw_all(variants: Sequence[Variant]) -> list[Drawing]:
     """Every drawing there is material for, in the order of the page."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return [*_curve_drawings(variants), *_parity_drawings(variants), *_learning_drawings(variants)]
 
 
@@ -103,12 +103,12 @@ def _curve_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
         names = [(index, variants[index].name) for index, _ in curves]
         first = curves[0][1]
         description = f"{titles[test]}, {label}: {first.y_label} against {first.x_label} for {_join(names)}"
-        yield _render(test, label, description, partial(_paint_curves, curves=curves, test=test), names)
+        yield render(test, label, description, partial(_paint_curves, curves=curves, test=test), names)
 
 
 def _paint_curves(axes: Any, *, curves: Sequence[tuple[int, Curve]], test: str) -> None:
     for index, curve in curves:
-        axes.plot(_floats(curve.x), _floats(curve.y), **_look(index))
+        axes.plot(_floats(curve.x), _floats(curve.y), **look(index))
     axes.set(xlabel=_label(curves[0][1].x_label), ylabel=_label(curves[0][1].y_label))
     _limit(axes, test, [_floats(curve.y) for _, curve in curves])
 
@@ -135,7 +135,7 @@ def _parity_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
             text = note + f"\n{outside} of {len(y)} points outside" * bool(outside)
             title = f"{label.removesuffix(' parity').capitalize()}: {variants[index].name}"
             paint = partial(_paint_parity, curve=curve, x=x, y=y, index=index, ends=ends, note=text)
-            yield _render("parity", title, f"{title}, predicted against reference. {text}", paint, [])
+            yield render("parity", title, f"{title}, predicted against reference. {text}", paint, [])
 
 
 def _paint_parity(
@@ -143,7 +143,7 @@ def _paint_parity(
 ) -> None:
     axes.plot(ends, ends, color=INK, linewidth=0.8)
     size, alpha = (10, 0.6) if len(x) < 500 else (4, 0.35)
-    axes.scatter(x, y, s=size, alpha=alpha, color=_look(index)["color"], linewidths=0, rasterized=True)
+    axes.scatter(x, y, s=size, alpha=alpha, color=look(index)["color"], linewidths=0, rasterized=True)
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel=_label(curve.x_label), ylabel=_label(curve.y_label))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -182,7 +182,7 @@ def _learning_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
         present = [(i, variants[i].name) for i, h in histories.items() if any(column in stage for stage in h)]
         title = _LEARNING.get(column, (column.replace("_", " "), ""))[0]
         paint = partial(_paint_learning, histories=histories, column=column)
-        yield _render("learning", title, f"{title} against training time for {_join(present)}", paint, present)
+        yield render("learning", title, f"{title} against training time for {_join(present)}", paint, present)
 
 
 def _paint_learning(axes: Any, *, histories: dict[int, list[dict[str, Array]]], column: str) -> None:
@@ -191,7 +191,7 @@ def _paint_learning(axes: Any, *, histories: dict[int, list[dict[str, Array]]], 
             if column in stage:
                 alpha = 1.0 if number == len(history) - 1 else 0.35
                 marker = "o" if len(stage[column]) == 1 else ""
-                axes.plot(stage["elapsed"], stage[column], alpha=alpha, marker=marker, markersize=3, **_look(index))
+                axes.plot(stage["elapsed"], stage[column], alpha=alpha, marker=marker, markersize=3, **look(index))
     values = np.concatenate([stage[column] for h in histories.values() for stage in h if column in stage])
     if np.nanmin(values) > 0:
         axes.set_yscale("log")
@@ -236,7 +236,7 @@ def read_history(path: Path) -> list[dict[str, Array]]:
     return stages
 
 
-def _render(
+def render(
     section: str, title: str, description: str, paint: Callable[[Any], None], names: Sequence[tuple[int, str]]
 ) -> Drawing:
     """Paint one panel and keep it as SVG and PNG.
@@ -252,7 +252,7 @@ def _render(
     paint(axes)
     axes.set_title(_short(title, 44), loc="left")
     if names:
-        handles = [Line2D([], [], **_look(index)) for index, _ in names]
+        handles = [Line2D([], [], **look(index)) for index, _ in names]
         labels = [_short(name, 44) for _, name in names]
         columns = 3 if sum(map(len, labels)) < 30 else 2 if max(map(len, labels)) < 16 else 1
         figure.legend(handles, labels, loc="outside lower left", ncols=min(columns, len(names)), fontsize=8)
@@ -262,7 +262,7 @@ def _render(
     return Drawing(section, title, description, svg.getvalue(), png.getvalue())
 
 
-def _look(index: int) -> dict[str, Any]:
+def look(index: int) -> dict[str, Any]:
     """Colour and line of a variant, the same in every drawing."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": LINES[index % len(LINES)]}
 

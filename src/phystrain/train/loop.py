@@ -19,8 +19,9 @@ from phystrain.objectives import Objective
 from phystrain.progress import bar
 from phystrain.saving import read_state, write_state
 from phystrain.train.log import Metrics
-from phystrain.train.optimisation import LearningRate, average_of, make_optimiser
+from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
 from phystrain.train.processes import global_sum, world_size
+from phystrain.train.sharpness import worst_nearby
 from phystrain.train.step import TrainingStep
 from phystrain.train.validation import validate
 
@@ -82,7 +83,13 @@ class Training:
         self._potential = potential
         self._dtype = material.train.dtype
         replay = material.replay
-        step = TrainingStep(potential, stage.objectives, replay[1] if replay else None, replay[2] if replay else 0.0)
+        step = TrainingStep(
+            potential,
+            stage.objectives,
+            replay[1] if replay else None,
+            replay[2] if replay else 0.0,
+            stage.stay_near.weight if stage.stay_near else 0.0,
+        )
         self._optimiser = make_optimiser(potential, stage.optimiser)
         self._averaged = average_of(potential, stage.average) if stage.average else None
         self._module, self._fabric_optimiser = fabric.setup(step, self._optimiser)
@@ -122,6 +129,8 @@ class Training:
                     saved = now
                 if stop:
                     raise Interrupted
+        if self._finished_early():  # the next stage may go on with the optimiser's state
+            self._save(self._seconds + time.monotonic() - started)
         use_best = self._stage.select == "best" and self._best_weights
         weights = self._best_weights if use_best else self._current()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
@@ -139,7 +148,7 @@ class Training:
         """Make a step; the mean of each term of the loss."""
         material, device = self._material, self._fabric.device
         for group in self._optimiser.param_groups:
-            group["lr"] = self._rate.at(self.step)
+            group["lr"] = group["factor"] * self._rate.at(self.step)
         batch = material.train.batch(self.step).to(device)
         replayed = material.replay[0].batch(self.step).to(device) if material.replay else None
         self._module.train()
@@ -151,6 +160,11 @@ class Training:
             )
         self._fabric_optimiser.zero_grad()
         self._fabric.backward(loss)
+        if (sharpness := self._stage.optimiser.sharpness) is not None:
+            with worst_nearby(self._potential.parameters(), sharpness):
+                self._fabric_optimiser.zero_grad()
+                worst, _ = self._module(batch, replayed)
+                self._fabric.backward(worst)
         if self._stage.optimiser.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._potential.parameters(), self._stage.optimiser.clip)
         self._fabric_optimiser.step()
@@ -225,8 +239,17 @@ class Training:
             "seconds": seconds,
             "rate": rate,
             "best": best,
+            "parameters": optimiser_names(self._potential, self._optimiser),
         }
         write_state(self._checkpoints / "last.safetensors", tensors, header)
+
+    def _keep_moments(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Take over the optimiser's state of the stage before, parameter by parameter."""
+        before = dict(zip(header["parameters"], range(len(header["parameters"])), strict=True))
+        entries = _moments(tensors)
+        names = optimiser_names(self._potential, self._optimiser)
+        state = {number: entries[before[name]] for number, name in enumerate(names) if before.get(name) in entries}
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
 
     def _resume(self) -> None:
         """Take up the checkpoint of this stage, if there is one."""
@@ -234,22 +257,29 @@ class Training:
         tensors, header = read_state(path) if path is not None and path.is_file() else ({}, {})
         if header.get("stage") != self._stage.name:
             self._metrics.cut(self._stage.name, 0)  # of a process that was killed before its first checkpoint
+            if self._stage.keep_optimiser and header.get("stage") == self._stage.init_from:
+                self._keep_moments(tensors, header)
             return
         self._potential.load_state_dict(_part(tensors, "model."))
         if self._averaged is not None:
             self._averaged.load_state_dict(_part(tensors, "average."))
         self._best_weights = _part(tensors, "best.")
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, "optimiser.").items():
-            index, _, key = name.partition(".")
-            entries.setdefault(int(index), {})[key] = tensor
-        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": entries})
+        self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": _moments(tensors)})
         self.step, self._seconds = header["step"], header["seconds"]
         rate, best = header["rate"], header["best"]
         self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
         self._rate.best = math.inf if rate["best"] is None else rate["best"]
         self._best = best | {"metric": math.inf if best["metric"] is None else best["metric"]}
         self._metrics.cut(self._stage.name, self.step)
+
+
+def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """State of the optimiser by number of the parameter."""
+    entries: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "optimiser.").items():
+        index, _, key = name.partition(".")
+        entries.setdefault(int(index), {})[key] = tensor
+    return entries
 
 
 def _finite(value: float) -> float | None:

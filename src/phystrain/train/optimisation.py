@@ -1,22 +1,57 @@
 """The optimiser, its learning rate and the averaged weights."""
 
 import math
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from phystrain.config import Optimiser
+from phystrain.errors import UserError
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def make_optimiser(potential: nn.Module, settings: Optimiser) -> torch.optim.AdamW:
-    """AdamW over the parameters that are trained."""
-    trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
+    """AdamW over the parameters that are trained, in groups of equal ``factor`` of the learning rate.
+
+    Raises:
+        UserError: a pattern of ``rates`` that no parameter matches.
+    """
+    groups: dict[float, list[Tensor]] = {}
+    for name, factor in factors(potential, settings.rates).items():
+        groups.setdefault(factor, []).append(potential.get_parameter(name))
     return torch.optim.AdamW(
-        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, amsgrad=settings.amsgrad
+        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        amsgrad=settings.amsgrad,
     )
+
+
+def factors(potential: nn.Module, rates: dict[str, float]) -> dict[str, float]:
+    """Factor of the learning rate by name of a trained parameter; the last pattern that matches decides.
+
+    Args:
+        potential: what is trained.
+        rates: factor by shell pattern.
+    """
+    names = [name for name, parameter in potential.named_parameters() if parameter.requires_grad]
+    for pattern in rates:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            shown = ", ".join(names[:4])
+            raise UserError(f"optimiser.rates: no parameter matches {pattern!r}; parameters are called {shown}, ...")
+    return {
+        name: next((factor for pattern, factor in reversed(rates.items()) if fnmatchcase(name, pattern)), 1.0)
+        for name in names
+    }
+
+
+def optimiser_names(potential: nn.Module, optimiser: torch.optim.Optimizer) -> list[str]:
+    """Names of the parameters in the order in which the optimiser numbers its state."""
+    known = {id(parameter): name for name, parameter in potential.named_parameters()}
+    return [known[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]]
 
 
 class LearningRate:

@@ -5,41 +5,32 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from phystrain.allocator import keep_memory
-from phystrain.augment._relabel import align, load_teacher, relabel
 from phystrain.config import RunConfig, Stage
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
-from phystrain.data.statistics import composition
 from phystrain.data.structures import Structures
-from phystrain.derive import evaluate
-from phystrain.errors import UserError
 from phystrain.files import write_with
-from phystrain.potentials import build
-from phystrain.potentials.reference_energy import ReferenceEnergy
+from phystrain.fitting import FitSettings, fit
 from phystrain.progress import track
-from phystrain.saving import load_model, save_model
-from phystrain.statistics import Statistics
+from phystrain.saving import save_model
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics
 from phystrain.train.loop import Material, Training
+from phystrain.train.made import Made, outside, replay_weight
 from phystrain.train.material import load_labelled, need_labels, require_labels, reserve
-from phystrain.train.step import as_potential
-
-_ALIGNED_AT_ONCE = 32
-"""Structures evaluated together when reference energies are aligned."""
+from phystrain.train.start import align_reference, start
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -91,6 +82,7 @@ class Run:
         first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
         self._metrics = Metrics(self.folder / "metrics.csv" if first else None)
+        self._made = Made(self.labelled, config.seed, self._located, self._fabric.barrier, first)
         for line in noted:
             self._log(line)
 
@@ -114,7 +106,10 @@ class Run:
             return final
         for stage in self.config.stages:
             if not self._model_file(stage.name).is_file():
-                self._train_stage(stage)
+                if stage.fit is None:
+                    self._train_stage(stage)
+                elif self.is_first:
+                    self._fit_stage(stage, stage.fit)
             self._fabric.barrier()
         if self._fabric.is_global_zero:
             last = self._model_file(self.config.stages[-1].name)
@@ -129,14 +124,14 @@ class Run:
         config, statistics = self.config, self.labelled.statistics
         dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)
-        potential, settings = self._start(stage, statistics)
+        potential, settings = start(stage, config.potential, statistics, self._stage_or_file)
         potential = potential.to(dtype)
-        train, valid = self._structures(stage)
+        train, valid = self._made.structures(stage)
         need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
         material = self._material(stage, potential, train, valid, dtype)
-        if settings["terms"]["reference"]["trainable"]:
-            _align_reference(potential, material)
+        if settings["terms"]["reference"]["trainable"] or stage.prior is not None:
+            align_reference(potential, material.train)
         checkpoints = self.folder / "checkpoints"
         stopped: list[int] = []
         training = Training(
@@ -163,8 +158,38 @@ class Run:
             errors = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
             self._log(f"stage {stage.name}: done{', validation ' + errors if errors else ''}")
 
-    def _save(self, stage: Stage, settings: dict[str, Any], weights: dict[str, Tensor], file: Path) -> None:
-        """Write a model file, from the first process."""
+    def _fit_stage(self, stage: Stage, fit_settings: FitSettings) -> None:
+        """Fit a classical potential; it takes seconds, so an interrupted one begins anew."""
+        began = time.monotonic()
+        self._metrics.cut(stage.name, 0)
+        fitted = fit(
+            fit_settings,
+            stage.potential,
+            self.labelled.train,
+            self.labelled.statistics,
+            seed=self.config.seed,
+            say=self._log,
+        )
+        for note in fitted.notes:
+            self._log(f"stage {stage.name}: {note}")
+        found = {"quality": fitted.quality, "families": fitted.families, "notes": list(fitted.notes)}
+        self._save(stage, fitted.settings, fitted.potential.state_dict(), self._model_file(stage.name), found)
+        seconds = round(time.monotonic() - began, 2)
+        self._metrics.add({"stage": stage.name, "step": 0, "epoch": 0.0, "seconds": seconds})
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in fitted.quality.items())
+        self._log(
+            f"stage {stage.name}: {fitted.settings['terms']['model']['kind']} fitted in {seconds:.1f} s; {figures}"
+        )
+
+    def _save(
+        self,
+        stage: Stage,
+        settings: dict[str, Any],
+        weights: dict[str, Tensor],
+        file: Path,
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a model file, from the first process; ``found`` is kept beside the provenance."""
         if not self.is_first:
             return
         meta = {
@@ -172,71 +197,23 @@ class Run:
             "seed": self.config.seed,
             "data": self.labelled.train.digest(),
             "temperatures": self.config.reliability.temperatures,
+            **(found or {}),
         }
         save_model(file, weights, settings, self.labelled.statistics, meta)
-
-    def _start(self, stage: Stage, statistics: Statistics) -> tuple[nn.Module, dict[str, Any]]:
-        """The potential as the stage begins, and the settings it is built from."""
-        inner = stage.potential or self.config.potential
-        settings = {
-            "kind": "sum",
-            "terms": {
-                "reference": {"kind": "reference_energy", "trainable": inner.trains_reference},
-                "model": inner.model_dump(mode="json"),
-            },
-        }
-        potential = build(settings, statistics)
-        if stage.init_from is not None:
-            saved = load_model(self._stage_or_file(stage.init_from))
-            _copy_weights(saved.potential, potential, stage)
-        return potential, settings
 
     def _stage_or_file(self, name: str) -> Path:
         if any(stage.name == name for stage in self.config.stages):
             return self._model_file(name)
         return self.base / name
 
-    def _structures(self, stage: Stage) -> tuple[Structures, Structures | None]:
-        """What the stage trains on and is validated on: labelled structures, or made ones with a teacher's labels."""
-        labelled = self.labelled
-        if stage.data is None:
-            return labelled.train, labelled.valid
-        recipes = stage.data.augment if isinstance(stage.data.augment, list) else [stage.data.augment]
-        made: list[Structures | None] = []
-        for number, structures in enumerate((labelled.train, labelled.valid)):
-            if structures is None:
-                made.append(None)
-                continue
-            parts = [recipe(structures, self.config.seed + number) for recipe in recipes]
-            made.append(self._taught(stage, Structures.concatenate(parts)))
-        assert made[0] is not None
-        return made[0], made[1]
-
-    def _taught(self, stage: Stage, structures: Structures) -> Structures:
-        """Labels of the stage's teacher, on the scale of the quantum energies."""
-        assert stage.data is not None
-        spec = stage.data.label_by
+    def _located(self, spec: str | dict[str, Any]) -> tuple[str | dict[str, Any], bool]:
+        """What a teacher's setting stands for, and whether it is a stage of this run."""
         own = isinstance(spec, str) and any(other.name == spec for other in self.config.stages)
         if own:
-            spec = str(self._model_file(str(spec)))
-        elif isinstance(spec, str) and (self.base / spec).exists():
-            spec = str(self.base / spec)
-        teacher = load_teacher(spec)
-        first = self._fabric.is_global_zero
-        if not first:
-            self._fabric.barrier()  # the first process labels and fills the cache, the others read it
-        taught = relabel(structures, teacher, progress=first)
-        reference = self.labelled.train
-        if not own and reference.labelled("energy").any():
-            numbered = replace(reference, info={"number": np.arange(len(reference)).astype(str)})
-            seen = relabel(numbered, teacher, progress=first)
-            kept = reference.select(seen.info["number"].astype(np.int64))
-            taught = align(taught, kept, seen.energy)
-        if first:
-            self._fabric.barrier()
-        if stage.data.steep is not None:
-            taught = soften(taught, stage.data.steep * self.labelled.statistics.force_rms)
-        return taught
+            return str(self._model_file(str(spec))), True
+        if isinstance(spec, str) and (self.base / spec).exists():
+            return str(self.base / spec), False
+        return spec, False
 
     def _material(
         self, stage: Stage, potential: nn.Module, train: Structures, valid: Structures | None, dtype: torch.dtype
@@ -251,11 +228,20 @@ class Run:
         replay = None
         if stage.replay is not None:
             source = next(other for other in self.config.stages if other.name == stage.replay.stage)
-            replayed, _ = self._structures(source)
-            objectives = source.objectives
+            replayed, _ = self._made.structures(source)
+            objectives = source.objectives if stage.replay.objectives is None else stage.replay.objectives
+            need_labels(stage, objectives, replayed, "those it replays")
+            if stage.replay.window is not None:
+                replayed = replayed.select(outside(replayed, self.labelled.train, stage.replay.window))
+            error = self._made.error_of_teacher(source) if stage.replay.weight == "auto" and source.data else None
+            weight = replay_weight(stage.replay.weight, error)
+            self._log(
+                f"stage {stage.name}: {len(replayed)} structures replayed at weight {weight:.3g}"
+                + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error is not None else "")
+            )
             replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()), _listing)
             size = stage.replay.batch_size or source.batch_size
-            replay = (Loader(replay_store, size, seed + 1, **share), objectives, stage.replay.weight)
+            replay = (Loader(replay_store, size, seed + 1, **share), objectives, weight)
         return Material(
             train=Loader(store, stage.batch_size, seed, **share),
             valid=None if valid is None else GraphStore(valid, cutoff, _listing),
@@ -266,52 +252,6 @@ class Run:
 def _listing(numbers: Iterable[int]) -> Iterable[int]:
     """Show how far the neighbour lists are: a large set takes minutes."""
     return track(numbers, "neighbour lists")
-
-
-def soften(structures: Structures, largest: float) -> Structures:
-    """Lower the weight of structures with forces beyond ``largest`` (eV/Å), so that their error counts relatively.
-
-    Squared errors of a structure with a force of 300 eV/Å would outweigh a hundred thousand near equilibrium.
-    """
-    size = np.nan_to_num(np.linalg.norm(structures.forces, axis=1))
-    steepest = np.maximum.reduceat(size, structures.offsets[:-1])
-    factor = np.minimum(1.0, largest / np.maximum(steepest, 1e-12)) ** 2
-    return replace(structures, weight=structures.weight * factor)
-
-
-def _copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
-    """Take over the weights of the network; reference energies stay those of the labelled data."""
-    weights = {name: value for name, value in source.state_dict().items() if not name.startswith("terms.reference")}
-    own = target.state_dict()
-    wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
-    missing = [name for name in own if name not in weights and not name.startswith("terms.reference")]
-    if wrong or missing:
-        raise UserError(
-            f"stage {stage.name}: the weights of init_from {stage.init_from!r} belong to another potential "
-            f"({(wrong + missing)[0]} differs). Give both the same potential, made for the same elements"
-        )
-    target.load_state_dict(own | weights)
-
-
-def _align_reference(potential: nn.Module, material: Material) -> None:
-    """Start trainable reference energies where they fit the energies best; of what composition leaves open, nothing."""
-    loader = material.train
-    structures = loader.store.structures
-    labelled = np.flatnonzero(structures.labelled("energy"))
-    if not len(labelled):
-        return
-    device = next(potential.parameters()).device
-    predicted = []
-    for start in range(0, len(labelled), _ALIGNED_AT_ONCE):
-        graph = loader.store.graph(labelled[start : start + _ALIGNED_AT_ONCE], loader.dtype).to(device)
-        energy = evaluate(as_potential(potential), graph, ("energy",)).energy
-        assert energy is not None
-        predicted.append(energy.cpu().numpy())
-    residual = structures.energy[labelled] - np.concatenate(predicted)
-    offsets, *_ = np.linalg.lstsq(composition(structures)[labelled].astype(np.float64), residual, rcond=None)
-    reference = potential.get_submodule("terms.reference")
-    assert isinstance(reference, ReferenceEnergy)
-    reference.shift(dict(zip(structures.elements, offsets.tolist(), strict=True)))
 
 
 @contextmanager

@@ -24,6 +24,8 @@ class TrainingStep(nn.Module):
         objectives: terms of the loss by name.
         replay: terms of the loss of the replayed data by name.
         replay_weight: factor of that loss.
+        stay_near: weight of the penalty on leaving the present values of the parameters (L2-SP, arXiv 1802.01483:
+            half of it times the squared distance); 0 for none.
     """
 
     def __init__(
@@ -32,12 +34,15 @@ class TrainingStep(nn.Module):
         objectives: Mapping[str, Objective],
         replay: Mapping[str, Objective] | None = None,
         replay_weight: float = 0.0,
+        stay_near: float = 0.0,
     ) -> None:
         super().__init__()
         self.potential = potential
         self._objectives = dict(objectives)
         self._replay = dict(replay or {})
         self._replay_weight = replay_weight
+        self._stay_near = stay_near
+        self._home = [parameter.detach().clone() for parameter in self._trained()] if stay_near else []
 
     def forward(self, batch: Batch, replayed: Batch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to differentiate, and the mean of each term over all processes (detached).
@@ -51,9 +56,17 @@ class TrainingStep(nn.Module):
             extra, replay_means = self._loss(replayed, self._replay)
             loss = loss + self._replay_weight * extra
             means |= {f"replay_{name}": mean for name, mean in replay_means.items()}
+        if self._stay_near:
+            pairs = zip(self._trained(), self._home, strict=True)
+            distance = sum((parameter - home).square().sum().to(torch.float64) for parameter, home in pairs)
+            # every process holds the same weights: the penalty is already that of all of them
+            loss = loss + 0.5 * self._stay_near * distance / world_size()
         # A parameter that no term of this step uses gets a zero gradient: the wrapper waits for every parameter.
-        idle = sum(parameter.sum() for parameter in self.potential.parameters() if parameter.requires_grad)
+        idle = sum(parameter.sum() for parameter in self._trained())
         return world_size() * loss + 0.0 * idle, means
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.potential.parameters() if parameter.requires_grad]
 
     def _loss(self, batch: Batch, objectives: Mapping[str, Objective]) -> tuple[Tensor, dict[str, Tensor]]:
         model = Evaluator(as_potential(self.potential), stress=wants_stress(objectives))

@@ -1,0 +1,236 @@
+"""One training with its tests, in a process of its own: ``python -m benchmarks.reproduce.job``.
+
+Stopped half way, the same command goes on: training from its checkpoint, tests from the first that is not stored.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.reproduce import experiment as experiments
+from benchmarks.reproduce.experiment import Starts, slug
+from benchmarks.reproduce.results import Job, more_steps
+from phystrain import config as run_file
+from phystrain import registry
+from phystrain.config import RunConfig
+from phystrain.data.read import read
+from phystrain.data.statistics import isolated
+from phystrain.data.structures import Structures
+from phystrain.errors import UserError
+from phystrain.files import write_text
+from phystrain.reliability import Result, Subject
+from phystrain.saving import load_model
+from phystrain.train.folder import versions
+from phystrain.train.run import Run
+
+CURVES = ("survival", "heating")
+"""Tests whose curves are kept in the result file."""
+
+
+def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train and test; write the result file.
+
+    Args:
+        job: what to do.
+        data: folder of the data sets.
+        work: folder for run folders.
+        results: folder of result files.
+        say: told what happens.
+
+    Returns:
+        The content of the result file.
+    """
+    folder = work / job.experiment.name / job.name
+    settings = json.loads(json.dumps(job.experiment.settings(job.variant, job.seed)))
+    _same_or_new(folder, settings)
+    config = run_config(job, data, results, folder)
+    seconds = _train(config, folder / "run", folder / "seconds.json", say)
+    found = _test(job, data, folder, say)
+    result = {
+        "experiment": job.experiment.name,
+        "variant": job.variant,
+        "seed": job.seed,
+        "settings": settings,
+        "steps": {stage.name: stage.steps for stage in config.stages if stage.steps is not None},
+        "seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "test_seconds": {name: round(item["seconds"], 1) for name, item in found.items()},
+        "figures": {name: item["figures"] for name, item in found.items()},
+        "passed": {name: item["passed"] for name, item in found.items() if item["passed"] is not None},
+        "curves": {name: item["curves"] for name, item in found.items() if item["curves"]},
+        "versions": versions(),
+    }
+    write_text(job.file(results), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return result
+
+
+def run_config(job: Job, data: Path, results: Path, folder: Path) -> RunConfig:
+    """The checked run file, with paths and, for an equal-time variant, with its steps.
+
+    The run file is written once: an interrupted training must find the steps it began with.
+    """
+    file = folder / "run.yaml"
+    if not file.is_file():
+        settings = job.experiment.settings(job.variant, job.seed)
+        run = settings["run"]
+        run["data"]["train"] = [str((data / name).resolve()) for name in job.experiment.train]
+        write_text(file, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+        config = run_file.load(file, settings["overrides"])
+        if settings["equal_time"]:
+            config = _longer(config, more_steps(job, results))
+        run_file.save(config, file)
+    return run_file.load(file)
+
+
+def _longer(config: RunConfig, factor: float) -> RunConfig:
+    changed = config.model_dump(mode="json")
+    for stage in changed["stages"]:
+        for length in ("steps", "epochs"):
+            if stage[length] is not None:
+                stage[length] = max(1, round(factor * stage[length]))
+    return run_file.check(changed)
+
+
+def _same_or_new(folder: Path, settings: dict[str, Any]) -> None:
+    """Forget what other settings have left."""
+    record = folder / "settings.json"
+    if folder.exists() and not (record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings):
+        shutil.rmtree(folder)
+    write_text(record, json.dumps(settings))
+
+
+class Clock:
+    """Wall time by stage, over all sessions of a run, kept in a file.
+
+    Each line of the log that begins with ``stage NAME`` ends a span of time that belongs to that stage: making and
+    labelling structures, and training.
+
+    Args:
+        file: where the times are.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+        self._last, self._stage = time.perf_counter(), "start"
+
+    def note(self, line: str) -> None:
+        """Look at a line of the log."""
+        if match := re.match(r"stage ([^\s:]+)", line):
+            self._stage = match[1]
+            self.stop()
+
+    def stop(self) -> None:
+        """Count the time since the last line for the stage it named."""
+        now = time.perf_counter()
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._last
+        self._last = now
+        write_text(self._file, json.dumps(self.seconds))
+
+
+def _train(config: RunConfig, folder: Path, times: Path, say: Callable[[str], None]) -> dict[str, float]:
+    """Train what is not trained yet; wall time by stage."""
+    clock = Clock(times)
+    if (folder / "model" / "model.safetensors").is_file():
+        return clock.seconds
+
+    def listen(line: str) -> None:
+        clock.note(line)
+        say(line)
+
+    try:
+        Run(config, folder, base=folder.parent, say=listen).train()
+    finally:
+        clock.stop()
+    return clock.seconds
+
+
+def _test(job: Job, data: Path, folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """Results of all tests by name, as plain data; each is stored when it is finished."""
+    experiment = job.experiment
+    model = load_model(folder / "run" / "model" / "model.safetensors")
+    files = {name: read(data / test.file).structures for name, test in experiment.tests.items()}
+    files = {name: structures.select(~isolated(structures)) for name, structures in files.items()}
+    first = next(iter(files.values()))
+    source = first if experiment.starts.file is None else read(data / experiment.starts.file).structures
+    subject = Subject(
+        name=f"{experiment.name} {job.name}",
+        potential=model.potential,
+        statistics=model.statistics,
+        test=first,
+        start=choose_starts(source, experiment.starts),
+        temperatures=tuple(experiment.temperatures),
+        seed=job.seed,
+    )
+    errors = registry.parse("reliability", {"kind": "errors", "hottest": experiment.hottest})
+    tasks = {
+        f"errors, {name}": (errors, replace(subject, test=subset(files[name], test.frames)))
+        for name, test in experiment.tests.items()
+    }
+    tasks |= {test.kind: (test, subject) for test in experiment.reliability_tests()}
+    found = {}
+    for name, (test, target) in tasks.items():
+        file = folder / "tests" / f"{slug(name)}.json"
+        if not file.is_file():
+            began = time.perf_counter()
+            result = test(target)
+            write_text(file, json.dumps(_plain(result) | {"seconds": time.perf_counter() - began}))
+            say(f"{name}: {result.sentence}")
+        found[name] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    """What a result file keeps of a test."""
+    content = result.model_dump(mode="json")
+    figures = {name: value for name, value in result.figures.items() if "=" not in name}  # not those of single groups
+    curves = content["curves"] if result.test in CURVES else {}
+    return {"figures": figures, "passed": result.passed, "curves": curves}
+
+
+def subset(structures: Structures, count: int | None) -> Structures:
+    """Some structures at random, always the same, in their order."""
+    if count is None or count >= len(structures):
+        return structures
+    return structures.select(np.sort(np.random.default_rng(0).permutation(len(structures))[:count]))
+
+
+def choose_starts(structures: Structures, starts: Starts) -> Structures:
+    """Structures for dynamics: the smallest, or any of at most a given size; ties are drawn at random, always alike."""
+    bodies = structures.select(~isolated(structures))
+    order = np.random.default_rng(0).permutation(len(bodies))
+    sizes = bodies.sizes[order]
+    if starts.atoms is None:
+        order = order[np.argsort(sizes, kind="stable")]
+    elif not len(order := order[sizes <= starts.atoms]):
+        raise UserError(f"starts.atoms is {starts.atoms}, but the smallest structure has {bodies.sizes.min()} atoms")
+    return bodies.select(order[: starts.count]).without_labels()
+
+
+def main() -> None:
+    """Command line, for the runner."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("experiment")
+    parser.add_argument("variant")
+    parser.add_argument("seed", type=int)
+    for name in ("--data", "--work", "--results", "--experiments"):
+        parser.add_argument(name, type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        job = Job(experiments.load(options.experiment, options.experiments), options.variant, options.seed)
+        perform(job, data=options.data, work=options.work, results=options.results)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Tables in Markdown, made from experiments and result files alone."""
+
+import math
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reproduce.experiment import Experiment
+from benchmarks.reproduce.plots import draw
+from benchmarks.reproduce.results import Job, training_seconds
+from phystrain.files import write_text
+from phystrain.guards import Guards
+from phystrain.reliability import ReliabilityTest
+
+COLUMNS = (
+    # section, test, figure (both patterns), heading, factor, digits
+    ("Errors", r"errors, (.+)", r"energy MAE, meV/atom", r"\1: energy MAE, meV/atom", 1, 1),
+    ("Errors", r"errors, (.+)", r"forces MAE, meV/Å", r"\1: force MAE, meV/Å", 1, 1),
+    ("Errors", r"errors, (.+)", r"forces MAE hottest (.+?) %, meV/Å", r"\1: force MAE, hottest \2 %, meV/Å", 1, 1),
+    ("Dynamics", r"survival", r"survived at (.+)", r"survived at \1, %", 100, 0),
+    ("Dynamics", r"survival", r"mean survival at ([^,]+), ps", r"mean survival at \1, ps", 1, 2),
+    ("Dynamics", r"heating", r"(mean|lowest) temperature reached, K", r"heated: \1 temperature reached, K", 1, 0),
+    ("Dynamics", r"rdf", r"error(|, %)", r"RDF error\1", 1, 2),
+    ("Dynamics", r"rdf", r"error between halves of the reference(|, %)", r"RDF error of the reference itself\1", 1, 2),
+    ("Dynamics", r"drift", r"(slope, meV/atom/ps|drift ratio)", r"NVE \1", 1, 3),
+    ("Static tests and cost", r"dimers", r"faulty pairs", r"faulty pair curves", 1, 1),
+    ("Static tests and cost", r"compression", r"(structures|bonds) with a hole", r"compressed \1 with a hole", 1, 1),
+    ("Static tests and cost", r"compression", r"largest drop, (structures|bonds), eV", r"largest drop, \1, eV", 1, 2),
+    ("Static tests and cost", r"derivatives", r"largest force error, meV/Å", r"\g<0>", 1, 3),
+    ("Static tests and cost", r"cost", r"training, s", r"training, s", 1, 0),
+    ("Static tests and cost", r"cost", r"steps", r"steps of the last stage", 1, 0),
+)
+
+Figures = dict[tuple[str, str], float]
+
+
+def write_tables(experiments: list[Experiment], results: Path) -> str:
+    """Write the tables beside the folder of the results, and pictures into it.
+
+    Returns:
+        The tables.
+    """
+    lines = [
+        "# Reproductions",
+        "",
+        f"Made by `python -m benchmarks.reproduce table` from the files in `{results.name}/`. Mean ± standard",
+        "deviation over seeds; the labelled frames are drawn anew for each seed and are the same for all variants.",
+        "Training time is wall time on one thread, teachers and their labels included; jobs ran side by side, so that",
+        "only large ratios of it mean anything.",
+        "",
+    ]
+    for experiment in experiments:
+        lines += _experiment_lines(experiment, results)
+    text = "\n".join(lines).rstrip() + "\n"
+    write_text(results.with_suffix(".md"), text)
+    return text
+
+
+def _experiment_lines(experiment: Experiment, results: Path) -> list[str]:
+    found = {
+        variant: [
+            (job.load(results), job.state(results))
+            for job in (Job(experiment, variant, seed) for seed in range(experiment.seeds))
+        ]
+        for variant in experiment.variants
+    }
+    usable = {v: [result for result, state in items if result and state == "done"] for v, items in found.items()}
+    outdated = sum(state == "out of date" for items in found.values() for _, state in items)
+    lines = [f"## {experiment.title}", "", *header(experiment), ""]
+    if outdated:
+        lines += [f"{outdated} results were made with other settings and are left out.", ""]
+    figures = {variant: [_figures(result) for result in items] for variant, items in usable.items()}
+    for section in dict.fromkeys(column[0] for column in COLUMNS):
+        lines += _section(section, experiment, figures)
+    picture = draw(experiment, usable, results)
+    if picture is not None:
+        lines += [f"![Fraction of runs surviving]({results.name}/{picture.relative_to(results).as_posix()})", ""]
+    return lines
+
+
+def header(experiment: Experiment) -> list[str]:
+    """The settings in a few lines."""
+    potential = dict(experiment.potential)
+    network = f"{potential.pop('kind')} ({', '.join(f'{name} {value}' for name, value in potential.items())})"
+    valid = round(experiment.labels * experiment.valid_fraction)
+    tests = ", ".join(
+        f"{name}: `{test.file}`" + (f", {test.frames} frames of it" if test.frames else "")
+        for name, test in experiment.tests.items()
+    )
+    lines = [experiment.about.strip(), ""] if experiment.about else []
+    seeds = f"{experiment.seeds} seed{'s' if experiment.seeds > 1 else ''}"
+    lines.append(
+        f"* `{experiment.name}`: {experiment.labels} labelled frames ({valid} of them for validation) of "
+        f"`{'`, `'.join(experiment.train)}`; {seeds}; {network}."
+    )
+    lines.append(f"* Errors on {tests}.")
+    dynamics = [test for test in experiment.reliability_tests() if test.cost]
+    lines += [f"* {_dynamics(test, experiment)}" for test in dynamics]
+    rules: dict[str, list[str]] = {}
+    for test in dynamics:
+        rules.setdefault(failure_rules(test.guards), []).append(test.kind)  # type: ignore[attr-defined]
+    for rule, kinds in rules.items():
+        lines.append(f"* A run ({', '.join(kinds)}) ends {rule}.")
+    if dynamics:
+        lines.append("* Velocities at the start are drawn from the Maxwell-Boltzmann distribution.")
+    for name, variant in experiment.variants.items():
+        if variant.about:
+            lines.append(f"* {name}: {variant.about.strip()}")
+    return lines
+
+
+def _dynamics(test: ReliabilityTest, experiment: Experiment) -> str:
+    """How a test of dynamics runs."""
+    settings = test.model_dump()
+    step = settings["timestep"]
+    parts = [f"{settings['replicas']} runs of {settings['picoseconds']:g} ps"]
+    if test.kind == "survival":
+        kelvin = settings["temperatures"] or experiment.temperatures
+        parts.append(f"at each of {', '.join(f'{t:g}' for t in kelvin)} K")
+    elif test.kind == "heating":
+        first = settings["temperature"] or experiment.temperatures[0]
+        parts.append(f"from {first:g} to {settings['highest'] * first:g} K")
+    else:
+        parts.append(f"at {settings['temperature'] or experiment.temperatures[0]:g} K")
+    parts.append(f"from {min(experiment.starts.count, settings['replicas'])} structures")
+    parts.append("time step " + ("1 fs (0.5 with hydrogen)" if step is None else f"{step:g} fs"))
+    thermostat = f"Langevin with friction {settings['friction']:g} per fs" if "friction" in settings else "NVE"
+    name = "RDF" if test.kind == "rdf" else test.kind.capitalize()
+    return f"{name}: {parts[0]} {parts[1]}, {', '.join(parts[2:])}, {thermostat}."
+
+
+def failure_rules(guards: Guards) -> str:
+    """When a run ends, in words."""
+    rules = ["when energy or forces are not finite"]
+    if guards.contact is not None:
+        rules.append(f"when two atoms are closer than {guards.contact:g} of the sum of their covalent radii")
+    if guards.bond_stretch is not None:
+        rules.append(f"when a bond is {guards.bond_stretch:g} Å longer or shorter than at the start")
+    if guards.temperature_rise is not None:
+        rules.append(f"when it is {guards.temperature_rise:,.0f} K hotter than set")
+    if guards.temperature_factor is not None:
+        rules.append(f"when it is {guards.temperature_factor:g} times as hot as set")
+    if guards.temperature_jump is not None:
+        rules.append(f"when the temperature jumps by a factor of {guards.temperature_jump:g} between records")
+    return ", ".join(rules[:-1]) + f" or {rules[-1]}" if len(rules) > 1 else rules[0]
+
+
+def _section(section: str, experiment: Experiment, figures: dict[str, list[Figures]]) -> list[str]:
+    """One table; nothing if there is no figure for it."""
+    present = dict.fromkeys(key for items in figures.values() for one in items for key in one)
+    columns = []
+    for part, test, figure, heading, factor, digits in COLUMNS:
+        if part != section:
+            continue
+        for key in present:
+            if (match := re.fullmatch(rf"{test}\n{figure}", "\n".join(key))) is not None:
+                columns.append((match.expand(heading), key, factor, digits))
+    if not columns:
+        return []
+    head = ["variant", "seeds", *(column[0] for column in columns)]
+    lines = [f"### {section}", "", _row(head), "|" + " --- |" * len(head)]
+    for variant in experiment.variants:
+        items = figures[variant]
+        if not items:
+            lines.append(_row([variant, "not run", *[""] * len(columns)]))
+            continue
+        cells = [
+            spread([factor * one[key] for one in items if key in one], digits, len(items))
+            for _, key, factor, digits in columns
+        ]
+        seeds = str(len(items)) if len(items) == experiment.seeds else f"{len(items)} of {experiment.seeds}"
+        lines.append(_row([variant, seeds, *cells]))
+    return [*lines, ""]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def spread(values: list[float], digits: int, wanted: int) -> str:
+    """Mean and standard deviation over seeds; says from how many where some lack the figure.
+
+    Args:
+        values: of the seeds that have one.
+        digits: behind the point.
+        wanted: number of seeds.
+    """
+    if not values:
+        return "–"
+    mean = statistics.mean(values)
+    text = "infinite" if math.isinf(mean) else f"{mean:,.{digits}f}"
+    if len(values) > 1 and math.isfinite(mean):
+        text += f" ± {statistics.stdev(values):,.{digits}f}"
+    return text if len(values) == wanted else f"{text} ({len(values)} of {wanted})"
+
+
+def _figures(result: dict[str, Any]) -> Figures:
+    """Every number of a result by test and name, its cost too."""
+    found = {
+        (test, name): float(value)
+        for test, figures in result["figures"].items()
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not math.isnan(value)
+    }
+    found["cost", "training, s"] = training_seconds(result)
+    if result["steps"]:
+        found["cost", "steps"] = float(list(result["steps"].values())[-1])
+    return found

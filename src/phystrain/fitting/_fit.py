@@ -1,0 +1,429 @@
+"""From labelled structures to a fitted potential, its quality and what to know about it."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from ase.data import chemical_symbols
+from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
+
+from phystrain import registry
+from phystrain.data.graphs import GraphStore
+from phystrain.data.structures import Structures
+from phystrain.derive import evaluate
+from phystrain.errors import UserError
+from phystrain.fitting._families import sensible, settings_of
+from phystrain.fitting._parameters import Pair, Parameters, pair_label
+from phystrain.fitting._problem import WALL_FROM, WALL_TO, Problem, Weights, dimers
+from phystrain.fitting._search import search, solve_linear
+from phystrain.layers.pair import BONDED, covalent_distance
+from phystrain.potentials import PotentialConfig, build
+from phystrain.potentials.reference_energy import ReferenceEnergy
+from phystrain.progress import bar
+from phystrain.statistics import Statistics
+
+Say = Callable[[str], None]
+Figures = dict[str, float]
+Settings = dict[str, Any]
+
+AT_ONCE = 40_000
+"""Directed edges evaluated together when errors are measured."""
+
+WALL_CHECKS = 60
+"""Distances at which the repulsion of each pair is checked in the end."""
+
+SHORTER = 2
+"""Cross-validation searches with this fraction of the evaluations."""
+
+NAMED = 8
+"""Pairs that a note names at most."""
+
+
+class FitSettings(BaseModel):
+    """How a classical potential is fitted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    choose: Literal["auto"] | tuple[str, ...] | None = Field(
+        None,
+        description="Families to choose from by cross-validation, or auto: those that make sense for the elements; "
+        "none: the potential given.",
+    )
+    starts: int = Field(3, ge=1, description="starting points of the non-linear search")
+    evaluations: int = Field(150, ge=1, description="of the objective, in the non-linear search from the best start")
+    atoms: int = Field(
+        300, ge=1, description="atoms of the subset in the non-linear search; linear parts are fitted to all data"
+    )
+    energy_weight: float = Field(0.1, ge=0, description="of squared errors of energies per atom over their variance")
+    force_weight: float = Field(1.0, ge=0, description="of squared errors of forces over their mean square")
+    stress_weight: float = Field(0.1, ge=0, description="of squared errors of stress over its mean square")
+    folds: int = Field(3, ge=2, description="parts of the data in the cross-validation")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted potential.
+
+    Attributes:
+        potential: ``sum`` of reference energies and the classical potential, in float64.
+        settings: what ``potential`` is built from, as plain data.
+        quality: figures by name: ``force RMSE`` and ``force MAE`` (meV/Å), ``energy MAE`` (meV/atom), each also as
+            ``cross-validated ...``; ``relative force error``, the cross-validated force RMSE over the root mean square
+            of the reference forces (0 is perfect, 1 useless); ``pairs with an attractive core``; ``seconds``. Not a
+            number where labels are missing.
+        notes: what the data could not fix, and what was done.
+        families: figures of every family tried, by name.
+    """
+
+    potential: nn.Module
+    settings: Settings
+    quality: Figures
+    notes: tuple[str, ...] = ()
+    families: dict[str, Figures] = field(default_factory=dict)
+
+
+class _Job:
+    """One potential and one set of structures.
+
+    Args:
+        settings: of the fit.
+        model: settings of the potential without reference energies.
+        statistics: of the data.
+        seed: of everything random.
+    """
+
+    def __init__(self, settings: FitSettings, model: Settings, statistics: Statistics, seed: int) -> None:
+        self.settings, self.statistics, self.seed = settings, statistics, seed
+        config: PotentialConfig = registry.parse("potentials", model)
+        if not config.trains_reference:
+            raise UserError(f"{config.kind} is a network; a fit is for classical potentials, such as eam. Train it.")
+        reference = {"kind": "reference_energy", "trainable": True}
+        self.config: Settings = {
+            "kind": "sum",
+            "terms": {"reference": reference, "model": config.model_dump(mode="json")},
+        }
+        self.weights = Weights(settings.energy_weight, settings.force_weight, settings.stress_weight)
+
+    def fit(
+        self, structures: Structures, starts: int, evaluations: int, done: Callable[[float], None]
+    ) -> tuple[nn.Module, Parameters, dict[Pair, float]]:
+        """Search on a subset, then the linear parts on all structures.
+
+        Returns:
+            The potential, what became of its parameters, and the shortest distance (Å) of every pair that occurs.
+        """
+        potential = build(self.config, self.statistics).to(torch.float64)
+        model = potential.get_submodule("terms.model")
+        store = GraphStore(structures, float(model.cutoff))  # type: ignore[arg-type]
+        shortest = _shortest(store)
+        parameters = Parameters(model, frozenset(shortest))
+        references = self.statistics.reference_energies
+        _require_labels(structures, parameters)
+        everything = Problem(model, parameters, structures, self.weights, references, store)
+        some = _subset(structures, self.settings.atoms, self.seed)
+        part = everything
+        if len(some) < len(structures):
+            part = Problem(model, parameters, structures.select(some), self.weights, references)
+        vector = search(part, starts, evaluations, self.seed, done)
+        if part is not everything:
+            vector = solve_linear(everything, vector)
+        vector = parameters.completed(vector)
+        parameters.store(model, vector)
+        reference = potential.get_submodule("terms.reference")
+        assert isinstance(reference, ReferenceEnergy)
+        found = everything.reference_energies(vector)
+        now = dict(zip(reference.species, reference.energies.tolist(), strict=True))
+        reference.shift({number: energy - now[number] for number, energy in found.items()})
+        potential.eval()
+        parameters.final = vector
+        return potential, parameters, shortest
+
+    def cross_validated(self, structures: Structures, done: Callable[[float], None]) -> Figures:
+        """Errors on structures left out, pooled over the folds; nothing where there is but one structure."""
+        folds = min(self.settings.folds, len(structures))
+        if folds < 2:
+            return {}
+        order = np.random.default_rng(self.seed).permutation(len(structures))
+        errors = []
+        for fold in range(folds):
+            left_out = np.sort(order[fold::folds])
+            kept = np.setdiff1d(order, left_out)
+            evaluations = max(self.settings.evaluations // SHORTER, 1)
+            potential, _, _ = self.fit(structures.select(kept), min(self.settings.starts, 2), evaluations, done)
+            errors.append(_errors(potential, structures.select(left_out)))
+        return _figures([np.concatenate(parts) for parts in zip(*errors, strict=True)])
+
+    def steps(self, cross_validation: bool, full: bool) -> int:
+        """Evaluations at most, for the progress display."""
+
+        def one(starts: int, evaluations: int) -> int:
+            return evaluations + (starts * max(evaluations // 4, 2) if starts > 1 else 0)
+
+        folds = self.settings.folds if cross_validation else 0
+        short = one(min(self.settings.starts, 2), max(self.settings.evaluations // SHORTER, 1))
+        return folds * short + (one(self.settings.starts, self.settings.evaluations) if full else 0)
+
+
+def fit(
+    settings: FitSettings,
+    potential: Settings | PotentialConfig | None,
+    structures: Structures,
+    statistics: Statistics,
+    *,
+    seed: int = 0,
+    say: Say = print,
+) -> Fitted:
+    """Fit a classical potential to labelled structures.
+
+    Args:
+        settings: how.
+        potential: settings of the potential, reference energies left out; ``None`` for ``eam``. With
+            ``settings.choose`` it is one more among the families.
+        structures: labelled with forces, or at least energies.
+        statistics: of the same data.
+        seed: of starts, subset and folds.
+        say: told what happens, line by line.
+
+    Raises:
+        UserError: a network, an element without structures, or too few labels for the potential.
+    """
+    began = time.perf_counter()
+    _require_elements(structures, statistics)
+    structures = structures.select(structures.labelled("energy") | structures.labelled("forces"))
+    if not len(structures):
+        raise UserError("no structure has energies or forces to fit to: label some, or name the labels in data.keys")
+    candidates = _candidates(settings, potential, statistics)
+    families: dict[str, Figures] = {}
+    jobs: dict[str, _Job] = {}
+    for name, model in candidates.items():
+        start = time.perf_counter()
+        try:
+            job = _Job(settings, model, statistics, seed)
+            with _progress(f"cross-validation of {name}", job.steps(True, False)) as done:
+                figures = job.cross_validated(structures, done)
+        except UserError as error:
+            if len(candidates) == 1 or (potential is not None and name == _name(potential)):
+                raise
+            say(f"fit: {name} is left out: {error}")
+            continue
+        jobs[name], families[name] = job, {**figures, "seconds": time.perf_counter() - start}
+        if len(candidates) > 1:
+            say(f"fit: {name:<18} {_sentence(figures)}, {families[name]['seconds']:.0f} s")
+    if not jobs:
+        raise UserError("fit: none of the families can be fitted to these data; see the lines above, or set choose")
+    chosen = min(jobs, key=lambda name: _rank(families[name]))
+    if len(candidates) > 1 and not np.isfinite(_rank(families[chosen])):
+        raise UserError("fit: families are chosen by cross-validation, which needs two structures or more")
+    job = jobs[chosen]
+    with _progress(f"fit of {chosen}", job.steps(False, True)) as done:
+        made, parameters, shortest = job.fit(structures, settings.starts, settings.evaluations, done)
+    inside = _figures(_errors(made, structures))
+    attractive = _attractive_cores(made, statistics)
+    quality = {
+        "force RMSE": inside["force RMSE"],
+        "force MAE": inside["force MAE"],
+        "energy MAE": inside["energy MAE"],
+        **{f"cross-validated {k}": families[chosen].get(k, np.nan) for k in ("force RMSE", "force MAE", "energy MAE")},
+        "relative force error": families[chosen].get("relative force error", inside["relative force error"]),
+        "pairs with an attractive core": float(len(attractive)),
+        "seconds": time.perf_counter() - began,
+    }
+    notes = _notes(parameters, shortest, statistics, attractive)
+    if len(structures) < 2:
+        notes = (*notes, "one structure cannot be cross-validated: relative force error is that of the fit itself")
+    say(f"fit: {chosen} fitted in {quality['seconds']:.0f} s; {_sentence(families[chosen] or inside)}")
+    for note in notes:
+        say(f"fit: {note}")
+    return Fitted(made, job.config, quality, notes, families)
+
+
+# what is fitted to what
+
+
+def _name(potential: Settings | PotentialConfig) -> str:
+    kind: str = registry.parse("potentials", potential).kind
+    return kind
+
+
+def _candidates(
+    settings: FitSettings, potential: Settings | PotentialConfig | None, statistics: Statistics
+) -> dict[str, Settings]:
+    """Settings of the potentials to try, by name."""
+    given: dict[str, Settings] = {}
+    if potential is not None:
+        given = {_name(potential): registry.parse("potentials", potential).model_dump(mode="json")}
+    if settings.choose is None:
+        return given or {"eam": {"kind": "eam"}}
+    names = sensible(statistics) if settings.choose == "auto" else settings.choose
+    if not names:
+        raise UserError("fit: choose is empty; name families, write auto, or leave it out")
+    return {name: settings_of(name) for name in names} | given
+
+
+def _require_elements(structures: Structures, statistics: Statistics) -> None:
+    missing = [chemical_symbols[number] for number in statistics.species if number not in structures.elements]
+    if missing:
+        raise UserError(
+            f"no structure to fit to holds {', '.join(missing)}: add structures with it, or remove its isolated atoms"
+        )
+
+
+def _require_labels(structures: Structures, parameters: Parameters) -> None:
+    """Refuse fewer labels than parameters."""
+    energies, stresses = int(structures.labelled("energy").sum()), int(structures.labelled("stress").sum())
+    forces = 3 * int(np.isfinite(structures.forces).all(axis=1).sum())
+    linear, free = int((parameters.linear & parameters.free).sum()), int(parameters.free.sum())
+    linear += len(structures.elements)
+    if not forces and energies < linear:
+        raise UserError(
+            f"{energies} energies and no forces cannot fix the {linear} linear parameters of the potential: "
+            "label forces, or give more structures"
+        )
+    if energies + forces + 6 * stresses < free:
+        raise UserError(
+            f"{energies + forces + 6 * stresses} labels cannot fix the {free} parameters of the potential: "
+            "give more structures, or a potential with fewer parameters, such as morse"
+        )
+
+
+def _subset(structures: Structures, atoms: int, seed: int) -> npt.NDArray[np.int64]:
+    """Random structures of ``atoms`` atoms together, every set of elements among them before any comes twice."""
+    order = np.random.default_rng(seed).permutation(len(structures))
+    present = np.zeros((len(structures), max(structures.elements) + 1), dtype=bool)
+    present[structures.system, structures.species] = True
+    _, first = np.unique(present[order], axis=0, return_index=True)
+    first = first[np.argsort(-present[order][first].sum(axis=1), kind="stable")]  # those with most elements first
+    order = order[np.concatenate([first, np.setdiff1d(np.arange(len(order)), first)])]
+    count = int(np.searchsorted(np.cumsum(structures.sizes[order]), atoms, side="left")) + 1
+    return np.sort(order[:count])
+
+
+def _shortest(store: GraphStore) -> dict[Pair, float]:
+    """Å, the shortest distance of every pair of elements that occurs within the cut-off."""
+    elements = np.array(store.structures.elements)
+    column, kinds = np.searchsorted(elements, store.structures.species), len(elements)
+    least = np.full(kinds * kinds, np.inf)
+    for edges, vectors in store.pairs():
+        key = column[edges].min(axis=0) * kinds + column[edges].max(axis=0)
+        np.minimum.at(least, key, np.sqrt((vectors**2).sum(axis=1)))
+    pairs = itertools.product(elements.tolist(), repeat=2)
+    return {pair: float(found) for pair, found in zip(pairs, least, strict=True) if np.isfinite(found)}
+
+
+# how good it is
+
+
+def _errors(potential: nn.Module, structures: Structures) -> list[npt.NDArray[np.float64]]:
+    """Errors of labelled force components (eV/Å), those components, and errors of labelled energies (eV/atom)."""
+    store = GraphStore(structures, float(potential.cutoff))  # type: ignore[arg-type]
+    forces, energies = [], []
+    for block in _blocks(store.edge_counts):
+        found = evaluate(potential, store.graph(block, torch.float64), ("energy", "forces"))  # type: ignore[arg-type]
+        assert found.forces is not None
+        assert found.energy is not None
+        forces.append(found.forces.numpy())
+        energies.append(found.energy.numpy())
+    known = np.isfinite(structures.forces)
+    energy = (np.concatenate(energies) - structures.energy) / structures.sizes
+    return [
+        np.asarray((np.concatenate(forces) - structures.forces)[known]),
+        np.asarray(structures.forces[known]),
+        np.asarray(energy[np.isfinite(energy)]),
+    ]
+
+
+def _blocks(edges: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Numbers of structures that are evaluated together."""
+    block = np.cumsum(edges) // AT_ONCE
+    return iter(np.split(np.arange(len(edges)), np.flatnonzero(np.diff(block)) + 1))
+
+
+def _figures(errors: list[npt.NDArray[np.float64]]) -> Figures:
+    """Errors in meV/Å and meV/atom; not a number where nothing is labelled."""
+    force, reference, energy = errors
+    size = float(np.sqrt(np.mean(reference**2))) if len(reference) else np.nan
+    rmse = float(np.sqrt(np.mean(force**2))) if len(force) else np.nan
+    return {
+        "force RMSE": 1e3 * rmse,
+        "force MAE": 1e3 * float(np.mean(np.abs(force))) if len(force) else np.nan,
+        "energy MAE": 1e3 * float(np.mean(np.abs(energy))) if len(energy) else np.nan,
+        "relative force error": rmse / size if size > 0 else np.nan,
+    }
+
+
+def _rank(figures: Figures) -> float:
+    """By which families are compared: forces where they are labelled, else energies."""
+    values = (figures.get("relative force error", np.nan), figures.get("energy MAE", np.nan))
+    return next((value for value in values if np.isfinite(value)), np.inf)
+
+
+def _sentence(figures: Figures) -> str:
+    if "force RMSE" not in figures:
+        return "not cross-validated"
+    forces, energy = figures["force RMSE"], figures["energy MAE"]
+    return (
+        f"held-out forces {forces:.0f} meV/Å (RMSE, {100 * figures['relative force error']:.0f} % of their size), "
+        f"energies {energy:.1f} meV/atom (MAE)"
+    )
+
+
+def _attractive_cores(potential: nn.Module, statistics: Statistics) -> tuple[Pair, ...]:
+    """Pairs, seen or not, of which two atoms alone attract one another somewhere at short distance."""
+    pairs = list(itertools.combinations_with_replacement(statistics.species, 2))
+    cutoff = max(float(potential.cutoff), WALL_TO * max(covalent_distance(*pair) for pair in pairs))  # type: ignore[arg-type]
+    graph = dimers(pairs, np.linspace(WALL_FROM, WALL_TO, WALL_CHECKS), cutoff)
+    forces = evaluate(potential, graph, ("forces",)).forces  # type: ignore[arg-type]
+    assert forces is not None
+    repelled = (forces[1::2, 0] > 0).reshape(len(pairs), WALL_CHECKS).all(dim=1)
+    return tuple(pair for pair, good in zip(pairs, repelled.tolist(), strict=True) if not good)
+
+
+def _notes(
+    parameters: Parameters, shortest: dict[Pair, float], statistics: Statistics, attractive: tuple[Pair, ...]
+) -> tuple[str, ...]:
+    """What the data could not fix and what was done about it."""
+    notes = []
+    if parameters.mixed:
+        notes.append(f"not in the data, computed from the like pairs: {_listed(parameters.mixed)}")
+    if parameters.kept:
+        notes.append(f"not in the data, left where they started: {_listed(parameters.kept)}")
+    far = [pair for pair, length in shortest.items() if length > BONDED * covalent_distance(*pair)]
+    if far:
+        notes.append(
+            f"never nearer in the data than {BONDED} times the sum of their covalent radii, so that their short range "
+            f"is a guess: {_listed(far)}"
+        )
+    if limits := parameters.at_bounds(parameters.final):
+        notes.append(f"values on their physical limits: {', '.join(f'{k} ({n})' for k, n in limits.items())}")
+    if attractive:
+        notes.append(
+            f"two atoms attract one another at {WALL_FROM} to {WALL_TO} times the sum of their covalent radii: "
+            f"{_listed(attractive)}; add zbl to the potential, or structures in which they are near"
+        )
+    return tuple(notes)
+
+
+def _listed(pairs: tuple[Pair, ...] | list[Pair]) -> str:
+    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
+    return ", ".join(pair_label(pair) for pair in pairs[:NAMED]) + more
+
+
+class _progress:  # noqa: N801
+    """A bar of objective evaluations; a context that gives the function to tell."""
+
+    def __init__(self, description: str, total: int) -> None:
+        self._bar, self._description, self._total = bar(), description, total
+
+    def __enter__(self) -> Callable[[float], None]:
+        self._bar.start()
+        task = self._bar.add_task(self._description, total=self._total, note="")
+        return lambda objective: self._bar.update(task, advance=1, note=f"objective {objective:.4g}")
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

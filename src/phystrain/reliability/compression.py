@@ -1,0 +1,308 @@
+"""Holes of the energy surface under compression: the energy must rise when atoms are pushed together.
+
+Two static scans, in the spirit of the energy-volume scans and pair curves of mlip-arena (Chiang et al. 2025,
+arXiv 2509.20630), but inside the user's own structures: periodic structures are compressed as a whole, and in every
+structure the shortest bond of each kind is compressed alone, its two atoms moving towards each other.
+
+A structure may begin under tension, so that its energy falls at first. That is allowed down to the shortest distance
+of the training data, and for the first few per cent in any case. From the lowest energy found there, every fall of
+the energy counts.
+"""
+
+from dataclasses import replace
+from typing import ClassVar, Literal, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+from ase.data import chemical_symbols, covalent_radii
+from pydantic import Field
+from torch import nn
+
+from phystrain.data.graphs import GraphStore
+from phystrain.data.structures import Floats, Structures
+from phystrain.derive import Potential, evaluate
+from phystrain.dynamics import placement
+from phystrain.errors import UserError
+from phystrain.guards import BOND_FACTOR
+from phystrain.neighbours import neighbour_list
+from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.statistics import Statistics, pair_name
+
+
+class Config(ReliabilityTest):
+    """Energy under compression of whole structures and of single bonds."""
+
+    kind: Literal["compression"] = "compression"
+    cost: ClassVar[int] = 0
+    structures: int = Field(default=4, ge=1, description="how many structures to compress")
+    ratio: float = Field(default=0.8, gt=0, lt=1, description="smallest length of a periodic structure, as a fraction")
+    contact: float = Field(
+        default=0.6, gt=0, lt=1, description="shortest length of a bond, as a fraction of the sum of covalent radii"
+    )
+    points: int = Field(default=40, ge=5, description="points of each scan")
+    settle: float = Field(
+        default=0.03, ge=0, lt=1, description="fraction of compression in which the energy may fall in any case"
+    )
+    tolerance: float = Field(default=0.01, ge=0, description="eV, fall of the energy that does not count")
+    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
+
+    def __call__(self, subject: Subject) -> Result:
+        """Compress structures of ``subject.start``, or of ``subject.test``.
+
+        Raises:
+            UserError: there is no structure.
+        """
+        source = subject.start if subject.start is not None else subject.test
+        if source is None or not len(source):
+            raise UserError("compression: there is no structure to compress; give a start or a test structure")
+        chosen = source.select(
+            np.unique(np.linspace(0, len(source) - 1, min(self.structures, len(source))).astype(int))
+        )
+        chosen = chosen.without_labels()
+        scans = [scan for number in range(len(chosen)) for scan in self._scans(chosen.select([number]), number)]
+        if not scans:
+            return Result(test=self.kind, title="Compression", sentence="Nothing to compress: no two atoms are near.")
+        together = Structures.concatenate([scan.structures for scan in scans])
+        energies = energies_of(subject.potential, together, self.batch_atoms)
+        parts = np.split(energies, np.cumsum([len(scan.structures) for scan in scans])[:-1])
+        found = [
+            Finding(scan, energy, *find_hole(scan.ratio, energy, self._allowed(scan, subject.statistics)))
+            for scan, energy in zip(scans, parts, strict=True)
+        ]
+        return self._judged(found)
+
+    def _scans(self, structure: Structures, number: int) -> list["Scan"]:
+        """All scans of one structure."""
+        bonds = shortest_bonds(structure)
+        scans = [compressed_bond(structure, number, bond, self.contact, self.points) for bond in bonds]
+        if structure.pbc.any() and bonds:
+            scans.insert(0, compressed_whole(structure, number, bonds, self.ratio, self.points))
+        return [scan for scan in scans if scan.ratio[-1] < 1]
+
+    def _allowed(self, scan: "Scan", statistics: Statistics) -> float:
+        """Ratio of lengths down to which the energy may fall."""
+        beyond = [
+            statistics.shortest[pair_name(*bond.elements)] / bond.length
+            for bond in scan.bonds
+            if pair_name(*bond.elements) in statistics.shortest
+        ]
+        return min(1 - self.settle, max(beyond, default=1.0))
+
+    def _judged(self, found: list["Finding"]) -> Result:
+        groups = {"structures": [f for f in found if f.scan.whole], "bonds": [f for f in found if not f.scan.whole]}
+        figures: dict[str, float | int | str | None] = {}
+        for name, group in groups.items():
+            bad = [f for f in group if self._is_hole(f)]
+            figures[name] = len(group)
+            figures[f"{name} with a hole"] = len(bad)
+            figures[f"largest drop, {name}, eV"] = max((f.drop for f in group), default=None)
+            figures[f"length ratio where the first hole begins, {name}"] = max((f.begins for f in bad), default=None)
+        holes = [f for f in found if self._is_hole(f)]
+        worst = max(holes, key=lambda f: f.drop, default=None)
+        curves: dict[str, Curve] = {}
+        for finding in found:
+            curves.setdefault(
+                f"structure {finding.scan.name}" if finding.scan.whole else finding.scan.name, _curve(finding)
+            )
+        return Result(
+            test=self.kind,
+            title="Compression",
+            figures=figures,
+            passed=worst is None,
+            threshold=(
+                f"the energy rises by compression to {self.ratio:g} of the length, and of each kind of bond to "
+                f"{self.contact:g} of the sum of covalent radii; falls below {self.tolerance:g} eV do not count"
+            ),
+            sentence=(
+                f"The energy rises steadily in all {len(found)} compressions."
+                if worst is None
+                else f"The energy falls in {len(holes)} of {len(found)} compressions, most in {worst.scan.name}: "
+                f"{_size(worst.drop)}, from {worst.begins:.3f} of its length on."
+            ),
+            curves=curves,
+        )
+
+    def _is_hole(self, finding: "Finding") -> bool:
+        return not finding.drop <= self.tolerance
+
+
+class Bond(NamedTuple):
+    """Two atoms of one structure.
+
+    Attributes:
+        elements: atomic numbers, ascending.
+        first, second: atoms.
+        vector: (3,) Å from the first to the second, or its image.
+        length: Å.
+    """
+
+    elements: tuple[int, int]
+    first: int
+    second: int
+    vector: Floats
+    length: float
+
+    @property
+    def radii(self) -> float:
+        """Å, sum of covalent radii."""
+        return float(covalent_radii[self.elements[0]] + covalent_radii[self.elements[1]])
+
+
+class Scan(NamedTuple):
+    """A series of structures, more and more compressed.
+
+    Attributes:
+        name: for people.
+        whole: whether a whole structure is compressed, not a bond.
+        ratio: (points,) length as a fraction of the one at the start, falling from 1.
+        structures: as many.
+        bonds: those that are compressed.
+    """
+
+    name: str
+    whole: bool
+    ratio: Floats
+    structures: Structures
+    bonds: list[Bond]
+
+
+class Finding(NamedTuple):
+    """A scan and its energies.
+
+    Attributes:
+        scan: as made.
+        energy: (points,) eV.
+        drop: eV, largest fall of the energy; infinite where an energy is not finite.
+        begins: ratio of lengths at which the first fall begins; not a number without one.
+    """
+
+    scan: Scan
+    energy: Floats
+    drop: float
+    begins: float
+
+
+def find_hole(ratio: Floats, energy: Floats, allowed: float) -> tuple[float, float]:
+    """Largest fall of the energy below an earlier value, eV, and the ratio at which the first fall begins.
+
+    Args:
+        ratio: (points,) of lengths, falling from 1.
+        energy: (points,) eV.
+        allowed: ratio down to which the energy may fall; the search begins at the lowest energy found until there.
+    """
+    wrong = ~np.isfinite(energy)
+    if wrong.any():
+        return float("inf"), float(ratio[wrong.argmax()])
+    first = int(energy[ratio >= min(allowed, 1.0) - 1e-9].argmin())
+    highest = np.maximum.accumulate(energy[first:])
+    fall = highest - energy[first:]
+    if fall.max() <= 0:
+        return 0.0, float("nan")
+    return float(fall.max()), float(ratio[first + (fall > 0).argmax() - 1])
+
+
+def energies_of(potential: nn.Module, structures: Structures, batch_atoms: int) -> Floats:
+    """(systems,) eV, in batches of consecutive structures."""
+    device, dtype = placement(potential)
+    model = cast(Potential, potential)
+    store = GraphStore(structures, model.cutoff)
+    group = (np.cumsum(structures.sizes) - 1) // batch_atoms
+    batches = np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1)
+    parts = [evaluate(model, store.graph(batch, dtype).to(device), ("energy",)).energy for batch in batches]
+    return np.concatenate([part.cpu().numpy() for part in parts if part is not None])
+
+
+def shortest_bonds(structure: Structures) -> list[Bond]:
+    """The shortest bond of each pair of elements in one structure; if nothing is bonded, the closest pair.
+
+    Args:
+        structure: a set of one.
+    """
+    species, radii = structure.species, covalent_radii[structure.species]
+    reach = 2 * BOND_FACTOR * float(radii.max())
+    edges, shifts = neighbour_list(structure.positions, structure.cell[0], structure.pbc[0], 2 * reach)
+    vectors = structure.positions[edges[1]] - structure.positions[edges[0]] + shifts @ structure.cell[0]
+    apart = edges[0] < edges[1]  # an atom and its own image cannot approach each other
+    edges, vectors = edges[:, apart], vectors[apart]
+    lengths = np.linalg.norm(vectors, axis=1)
+    contact = lengths / radii[edges].sum(axis=0)
+    if not len(contact):
+        return []
+    kinds = np.sort(species[edges], axis=0)
+    bonded = contact < BOND_FACTOR
+    if not bonded.any():
+        bonded = contact == contact.min()
+    chosen = np.flatnonzero(bonded)
+    chosen = chosen[np.lexsort((lengths[chosen], kinds[1, chosen], kinds[0, chosen]))]
+    _, places = np.unique(kinds[:, chosen], axis=1, return_index=True)  # the first of each kind is its shortest
+    return [
+        Bond(
+            (int(kinds[0, pair]), int(kinds[1, pair])),
+            int(edges[0, pair]),
+            int(edges[1, pair]),
+            vectors[pair],
+            float(lengths[pair]),
+        )
+        for pair in chosen[places]
+    ]
+
+
+def compressed_whole(structure: Structures, number: int, bonds: list[Bond], ratio: float, points: int) -> Scan:
+    """One structure with its cell, scaled; fractional coordinates stay.
+
+    Args:
+        structure: a set of one.
+        number: of it, for its name.
+        bonds: its shortest ones.
+        ratio: smallest length as a fraction.
+        points: how many.
+    """
+    ratios = np.linspace(1, ratio, points)
+    copies = structure.select(np.zeros(points, dtype=np.int64))
+    positions = copies.positions * np.repeat(ratios, structure.sizes[0])[:, None]
+    cells = copies.cell * ratios[:, None, None]
+    return Scan(_name(structure, number), True, ratios, replace(copies, positions=positions, cell=cells), bonds)
+
+
+def compressed_bond(structure: Structures, number: int, bond: Bond, contact: float, points: int) -> Scan:
+    """One structure in which two atoms approach each other, each by half.
+
+    Args:
+        structure: a set of one.
+        number: of it, for its name.
+        bond: the two atoms.
+        contact: shortest length as a fraction of the sum of covalent radii.
+        points: how many.
+    """
+    ratios = np.linspace(1, contact * bond.radii / bond.length, points)
+    copies = structure.select(np.zeros(points, dtype=np.int64))
+    positions = copies.positions.reshape(points, -1, 3).copy()
+    move = 0.5 * (1 - ratios)[:, None] * bond.vector
+    positions[:, bond.first] += move
+    positions[:, bond.second] -= move
+    pair = "-".join(sorted(chemical_symbols[element] for element in bond.elements))
+    name = f"{pair} bond in {_name(structure, number)}"
+    return Scan(name, False, ratios, replace(copies, positions=positions.reshape(-1, 3)), [bond])
+
+
+def _name(structure: Structures, number: int) -> str:
+    symbols, counts = np.unique(structure.species, return_counts=True)
+    formula = "".join(
+        f"{chemical_symbols[symbol]}{count if count > 1 else ''}"
+        for symbol, count in zip(symbols.tolist(), counts.tolist(), strict=True)
+    )
+    return f"{formula} ({number + 1})"
+
+
+def _curve(finding: Finding) -> Curve:
+    change: npt.NDArray[np.float64] = finding.energy - finding.energy[0]
+    return Curve(
+        x=finding.scan.ratio.tolist(),
+        y=[float(value) if np.isfinite(value) else None for value in change],
+        x_label="length as a fraction of that at the start",
+        y_label="change of the energy, eV",
+    )
+
+
+def _size(drop: float) -> str:
+    return f"by {drop:.3g} eV" if np.isfinite(drop) else "to what is no finite number"

@@ -1,0 +1,118 @@
+"""Up to which temperature dynamics stays physical: the thermostat is heated steadily until runs break off.
+
+A ramp as in mlip-arena's heating task (Chiang et al. 2025, arXiv 2509.20630), from the training temperature of the
+user's own structures, with the stop rules of :mod:`phystrain.guards` following the target.
+"""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from phystrain.data.structures import Floats
+from phystrain.dynamics import Settings, Trajectory, replicate, simulate
+from phystrain.errors import UserError
+from phystrain.guards import Guards
+from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+
+
+class Config(ReliabilityTest):
+    """Temperature at which dynamics fails when it is heated steadily."""
+
+    kind: Literal["heating"] = "heating"
+    cost: ClassVar[int] = 1
+    temperature: float | None = Field(
+        default=None, gt=0, description="K at the start; the first of the subject's if not given"
+    )
+    highest: float = Field(default=8.0, gt=1, description="multiple of the first temperature reached at the end")
+    required: float = Field(
+        default=2.0, ge=1, description="multiple of the first temperature that every run must reach"
+    )
+    picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
+    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
+    friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
+    replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")
+    guards: Guards = Field(default=Guards(), description="when to stop a run; limits follow the rising temperature")
+
+    def __call__(self, subject: Subject) -> Result:
+        """Heat ``subject.start``.
+
+        Raises:
+            UserError: there is no structure to start from.
+        """
+        return self.judge(self.run(subject))
+
+    def run(self, subject: Subject) -> Trajectory:
+        """The dynamics, all replicas side by side."""
+        start = subject.start
+        if start is None or not len(start):
+            raise UserError("heating: there is no structure to start from; name a file with --start")
+        at_first = replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas))
+        first = self.temperature or subject.temperatures[0]
+        settings = Settings(
+            ensemble="nvt",
+            temperature=first,
+            timestep=self.timestep,
+            picoseconds=self.picoseconds,
+            friction=self.friction,
+            record_interval=50,
+            seed=subject.seed,
+            guards=self.guards,
+        )
+        return simulate(
+            subject.potential,
+            at_first,
+            settings,
+            final_temperatures=np.full(self.replicas, self.highest * first),
+            description=f"heating of {subject.name}",
+        )
+
+    def judge(self, run: Trajectory) -> Result:
+        """What a trajectory of :meth:`run` says."""
+        first = float(run.temperatures[0])
+        reached = first * (1 + (self.highest - 1) * run.steps / run.settings.n_steps)
+        lowest = float(reached.min())
+        figures: dict[str, float | int | str | None] = {
+            "first temperature, K": first,
+            "highest temperature, K": self.highest * first,
+            "length, ps": self.picoseconds,
+            "time step, fs": run.settings.step,
+            "runs": len(reached),
+            "reached the end": float(run.survived.mean()),
+            "mean temperature reached, K": float(reached.mean()),
+            "lowest temperature reached, K": lowest,
+        }
+        earliest = int(np.where(run.survived, np.inf, reached).argmin())
+        return Result(
+            test=self.kind,
+            title="Heating",
+            figures=figures | {"earliest failure": run.sentences[earliest]},
+            passed=lowest >= self.required * first,
+            threshold=f"every run reaches {self.required:g} times the first temperature, {self.required * first:g} K",
+            sentence=(
+                f"All {len(reached)} runs reached {self.highest * first:g} K."
+                if run.survived.all()
+                else f"{int((~run.survived).sum())} of {len(reached)} runs failed on the way to "
+                f"{self.highest * first:g} K, the earliest at {lowest:.0f} K: {run.sentences[earliest]}."
+            ),
+            curves={"heating": running_curve(reached, run.survived, first, self.highest * first)},
+        )
+
+
+def running_curve(reached: Floats, survived: npt.NDArray[np.bool_], first: float, last: float) -> Curve:
+    """Fraction of runs still going against the target temperature, as steps.
+
+    Args:
+        reached: (runs,) K, target temperature at which each run ended.
+        survived: (runs,) whether it came to the end of the ramp.
+        first, last: K, ends of the ramp.
+    """
+    failures = np.sort(reached[~survived])
+    after = 1 - np.arange(len(failures) + 1) / len(reached)
+    return Curve(
+        x=[first, *np.repeat(failures, 2).tolist(), last],
+        y=np.repeat(after, 2).tolist(),
+        x_label="temperature of the thermostat, K",
+        y_label="fraction of runs surviving",
+    )

@@ -1,0 +1,74 @@
+"""The parameters of a classical potential as a table: what a person would copy into a paper."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from phystrain.files import write_text
+from phystrain.layers.pair import SpeciesPairs, positive
+
+
+class Row(NamedTuple):
+    """One number.
+
+    Attributes:
+        term: of a sum; empty for a potential that is none.
+        parameter: its name.
+        belongs: element or pair of elements; empty if to all.
+        number: among several of that name, from 0.
+        value: in eV and Å.
+    """
+
+    term: str
+    parameter: str
+    belongs: str
+    number: int
+    value: float
+
+
+def parameter_rows(potential: nn.Module) -> Iterator[Row]:
+    """Every parameter of every classical term; networks have none that mean anything by themselves.
+
+    Args:
+        potential: a potential, or a sum of them.
+    """
+    for name, module in potential.named_modules():
+        kinds = getattr(module, "kinds", None)
+        if not isinstance(kinds, SpeciesPairs):
+            continue
+        for raw_name, raw in module.named_parameters(recurse=False):
+            values = positive(raw) if raw_name.startswith("raw_") else raw
+            owners = _owners(kinds, len(raw) if raw.dim() else 0)
+            term = name.removeprefix("terms.")
+            yield from _rows(term, raw_name.removeprefix("raw_").removeprefix("free_"), owners, values.detach())
+
+
+def write_parameters(potential: nn.Module, path: Path) -> None:
+    """Write the table as CSV."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(Row._fields)
+    table.writerows(parameter_rows(potential))
+    write_text(path, text.getvalue())
+
+
+def _owners(kinds: SpeciesPairs, count: int) -> list[str]:
+    """Names of the rows: pairs or elements, whichever there are as many of (one element has one pair, too)."""
+    if count == len(kinds.species):
+        return [chemical_symbols[number] for number in kinds.species]
+    if count == len(kinds.pairs):
+        return ["-".join(chemical_symbols[number] for number in pair) for pair in kinds.pairs]
+    return [""] * count
+
+
+def _rows(term: str, parameter: str, owners: list[str], values: Tensor) -> Iterator[Row]:
+    if not owners:
+        yield Row(term, parameter, "", 0, float(values))
+    for owner, row in zip(owners, values, strict=True):
+        for number, value in enumerate(row.reshape(-1).tolist()):
+            yield Row(term, parameter, owner, number, float(f"{value:.10g}"))

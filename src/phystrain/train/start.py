@@ -1,0 +1,123 @@
+"""The potential as a stage begins: built, with weights taken over, a prior added, reference energies aligned."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from phystrain.config import Stage
+from phystrain.data.loader import Loader
+from phystrain.data.statistics import composition
+from phystrain.derive import evaluate
+from phystrain.errors import UserError
+from phystrain.potentials import PotentialConfig, build
+from phystrain.potentials.reference_energy import ReferenceEnergy
+from phystrain.saving import SavedModel, load_model
+from phystrain.statistics import Statistics
+from phystrain.train.step import as_potential
+
+_ALIGNED_AT_ONCE = 32
+"""Structures evaluated together when reference energies are aligned."""
+
+_OWN = ("terms.reference.", "terms.prior.")
+"""Terms that do not come with the weights of an earlier stage."""
+
+
+def start(
+    stage: Stage, default: PotentialConfig, statistics: Statistics, locate: Callable[[str], Path]
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The potential as the stage begins, and the settings it is built from.
+
+    Args:
+        stage: settings.
+        default: the run's potential.
+        statistics: of the labelled structures.
+        locate: model file of a stage, or of a name in the run file.
+
+    Raises:
+        UserError: weights or a prior that do not belong to this potential or these elements.
+    """
+    inner = stage.potential or default
+    terms: dict[str, Any] = {
+        "reference": {"kind": "reference_energy", "trainable": inner.trains_reference},
+        "model": inner.model_dump(mode="json"),
+    }
+    prior = None
+    if stage.prior is not None:
+        prior = load_model(locate(stage.prior))
+        terms["prior"] = {"kind": "frozen", "potential": _without_reference(prior)}
+    settings = {"kind": "sum", "terms": terms}
+    potential = build(settings, statistics)
+    if prior is not None:
+        _require_same_elements(stage, prior, statistics)
+        weights = _moved(prior)
+        own = potential.state_dict()
+        potential.load_state_dict(own | {name: value for name, value in weights.items() if name in own})
+    if stage.init_from is not None:
+        saved = load_model(locate(stage.init_from))
+        copy_weights(saved.potential, potential, stage)
+    return potential, settings
+
+
+def _without_reference(saved: SavedModel) -> dict[str, Any]:
+    """Settings of what trained, without the reference energies that every run adds."""
+    terms: dict[str, Any] = saved.config["terms"]
+    inner = {name: settings for name, settings in terms.items() if name != "reference"}
+    return inner["model"] if len(inner) == 1 else {"kind": "sum", "terms": inner}
+
+
+def _moved(saved: SavedModel) -> dict[str, Any]:
+    """Weights of a saved model under the names that they have as a prior."""
+    terms = [name for name in saved.config["terms"] if name != "reference"]
+    state = saved.potential.state_dict()
+    if len(terms) == 1:
+        return {
+            name.replace(f"terms.{terms[0]}.", "terms.prior.potential.", 1): value
+            for name, value in state.items()
+            if name.startswith(f"terms.{terms[0]}.")
+        }
+    return {f"terms.prior.potential.{name}": value for name, value in state.items()}
+
+
+def _require_same_elements(stage: Stage, prior: SavedModel, statistics: Statistics) -> None:
+    if tuple(prior.statistics.species) != tuple(statistics.species):
+        raise UserError(
+            f"stage {stage.name}: the prior {stage.prior!r} was made for other elements than these data. "
+            f"Fit it to the same data"
+        )
+
+
+def copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
+    """Take over the weights of the network; reference energies and a prior stay those of this stage."""
+    weights = {name: value for name, value in source.state_dict().items() if not name.startswith(_OWN)}
+    own = target.state_dict()
+    wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    missing = [name for name in own if name not in weights and not name.startswith(_OWN)]
+    if wrong or missing:
+        raise UserError(
+            f"stage {stage.name}: the weights of init_from {stage.init_from!r} belong to another potential "
+            f"({(wrong + missing)[0]} differs). Give both the same potential, made for the same elements"
+        )
+    target.load_state_dict(own | weights)
+
+
+def align_reference(potential: nn.Module, loader: Loader) -> None:
+    """Start trainable reference energies where they fit the energies best; of what composition leaves open, nothing."""
+    structures = loader.store.structures
+    labelled = np.flatnonzero(structures.labelled("energy"))
+    if not len(labelled):
+        return
+    device = next(potential.parameters()).device
+    predicted = []
+    for start in range(0, len(labelled), _ALIGNED_AT_ONCE):
+        graph = loader.store.graph(labelled[start : start + _ALIGNED_AT_ONCE], loader.dtype).to(device)
+        energy = evaluate(as_potential(potential), graph, ("energy",)).energy
+        assert energy is not None
+        predicted.append(energy.cpu().numpy())
+    residual = structures.energy[labelled] - np.concatenate(predicted)
+    offsets, *_ = np.linalg.lstsq(composition(structures)[labelled].astype(np.float64), residual, rcond=None)
+    reference = potential.get_submodule("terms.reference")
+    assert isinstance(reference, ReferenceEnergy)
+    reference.shift(dict(zip(structures.elements, offsets.tolist(), strict=True)))

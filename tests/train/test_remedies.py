@@ -1,0 +1,252 @@
+"""What keeps fine-tuning from forgetting, and other ways to use a teacher."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from phystrain import config, datasets
+from phystrain.augment import pull_perturb
+from phystrain.config import Sharpness, Window
+from phystrain.data.read import read
+from phystrain.data.statistics import compute, reference_energies
+from phystrain.derive import evaluate
+from phystrain.errors import UserError
+from phystrain.labels import Batch
+from phystrain.potentials import build
+from phystrain.saving import load_model, read_state
+from phystrain.train.made import outside, replay_weight
+from phystrain.train.optimisation import factors, make_optimiser
+from phystrain.train.run import Run
+from phystrain.train.sharpness import worst_nearby
+from phystrain.train.step import TrainingStep
+
+
+def train(settings, folder):
+    lines = []
+    model = Run(config.check(settings), folder, say=lines.append).train()
+    return load_model(model), lines
+
+
+def weights(folder, stage):
+    return read_state(folder / "model" / f"{stage}.safetensors")[0]
+
+
+@pytest.fixture
+def frames():
+    return read(datasets.path("silica")).structures.select(np.arange(4))
+
+
+@pytest.fixture
+def network(frames):
+    torch.manual_seed(0)
+    statistics = compute(frames, 3.5, reference_energies(frames))
+    return build({"kind": "painn", "channels": 8, "layers": 1, "cutoff": 3.5}, statistics)
+
+
+def test_a_prior_is_added_and_stays_what_it_was(settings, tmp_path, frames):
+    settings["stages"][2] |= {"prior": "teacher", "init_from": None, "replay": None}
+    del settings["stages"][1]
+    saved, _ = train(settings, tmp_path / "run")
+    teacher = load_model(tmp_path / "run" / "model" / "teacher.safetensors")
+    inner, prior = teacher.potential.terms["model"], saved.potential.terms["prior"]
+    for name, value in inner.state_dict().items():
+        assert torch.equal(prior.potential.state_dict()[name], value)
+    assert not any(parameter.requires_grad for parameter in prior.parameters())
+    from phystrain.data.graphs import GraphStore
+
+    graph = GraphStore(frames, saved.potential.cutoff).graph([0, 1])
+    total = evaluate(saved.potential, graph).forces
+    parts = [evaluate(saved.potential.terms[name], graph.within(saved.potential.terms[name].cutoff)).forces for name in ("model", "prior")]
+    assert torch.allclose(total, sum(parts), atol=1e-5)
+    assert parts[1].abs().max() > 0.1
+
+
+def test_a_prior_for_other_elements_is_refused(settings, tmp_path):
+    settings["stages"] = settings["stages"][:1]
+    train(settings, tmp_path / "silica")
+    other = settings | {"data": {"train": str(datasets.path("nbmotaw")), "use": 4, "valid_fraction": 0.0}}
+    other["stages"] = [
+        {"name": "delta", "prior": str(tmp_path / "silica"), "objectives": {"forces": {}}, "steps": 2}
+    ]
+    with pytest.raises(UserError, match="other elements"):
+        train(other, tmp_path / "metal")
+
+
+def test_staying_near_holds_the_weights(settings, tmp_path):
+    moved = {}
+    for weight in (None, 1e4):
+        settings["stages"][2]["stay_near"] = {"weight": weight} if weight else None
+        folder = tmp_path / str(weight)
+        train(settings, folder)
+        before, after = weights(folder, "pretrain"), weights(folder, "finetune")
+        moved[weight] = max(
+            float((after[name] - before[name]).abs().max()) for name in after if name.startswith("terms.model")
+        )
+    assert moved[1e4] < 0.5 * moved[None]
+
+
+def test_the_penalty_is_half_the_squared_distance(network, frames):
+    from phystrain.data.graphs import GraphStore
+    from phystrain.objectives import parse
+
+    batch = GraphStore(frames, 3.5).batch([0])
+    objectives = parse({"energy": {}})
+    step = TrainingStep(network, objectives, stay_near=3.0)
+    start, _ = step(batch)
+    with torch.no_grad():
+        name, parameter = next((n, p) for n, p in network.named_parameters() if p.requires_grad)
+        parameter.add_(0.1)
+    with_penalty, _ = step(batch)
+    without, _ = TrainingStep(network, objectives)(batch)
+    assert float((with_penalty - without).detach()) == pytest.approx(0.5 * 3.0 * 0.01 * parameter.numel(), rel=1e-4), name
+    assert isinstance(batch, Batch)
+    assert float(start.detach()) > 0
+
+
+def test_rates_by_pattern(network):
+    names = [name for name, _ in network.named_parameters()]
+    pattern = names[0].split(".")[0] + "*"
+    found = factors(network, {"*": 0.5, pattern: 0.0})
+    assert {found[name] for name in names if name.startswith(pattern[:-1])} == {0.0}
+    assert {value for name, value in found.items() if not name.startswith(pattern[:-1])} == {0.5}
+    with pytest.raises(UserError, match="no parameter matches 'nothing'"):
+        factors(network, {"nothing": 1.0})
+
+
+def test_a_rate_of_zero_holds_parameters(settings, tmp_path):
+    settings["stages"][2]["optimiser"] = {"rates": {"*": 0.0, "*.readout*": 1.0}}
+    train(settings, tmp_path / "run")
+    before, after = weights(tmp_path / "run", "pretrain"), weights(tmp_path / "run", "finetune")
+    changed = {name for name in after if not torch.equal(before[name], after[name]) and "reference" not in name}
+    assert changed
+    assert all("readout" in name for name in changed)
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+def test_sharpness_moves_as_published_and_returns(adaptive):
+    """Against pytorch-optimizer's SAM."""
+    published = pytest.importorskip("pytorch_optimizer").SAM
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(4, 3).double(), torch.nn.Linear(4, 3).double()
+    theirs.load_state_dict(ours.state_dict())
+    x, y = torch.randn(7, 4).double(), torch.randn(7, 3).double()
+    for model in (ours, theirs):
+        torch.nn.functional.mse_loss(model(x), y).backward()
+    optimiser = published(list(theirs.parameters()), torch.optim.SGD, lr=0.1, rho=0.05, adaptive=adaptive, use_gc=False)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    optimiser.first_step(zero_grad=False)
+    with worst_nearby(ours.parameters(), Sharpness(radius=0.05, adaptive=adaptive)):
+        for name, value in ours.state_dict().items():
+            assert torch.allclose(value, theirs.state_dict()[name], atol=1e-8), name
+            assert not torch.equal(value, before[name])
+    assert all(torch.equal(value, before[name]) for name, value in ours.state_dict().items())
+
+
+def test_training_with_sharpness_lowers_the_error(settings, tmp_path):
+    stage = settings["stages"][2] | {"steps": 60, "init_from": None, "replay": None}
+    stage["objectives"] = {"energy": {}, "forces": {"weight": 10.0}}
+    stage["optimiser"] = {"learning_rate": 1e-3, "sharpness": {"radius": 0.005}}
+    settings["stages"] = [stage]
+    train(settings, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert float(rows[-1]["valid_forces_mae"]) < 0.85 * float(rows[0]["valid_forces_mae"])
+
+
+def test_the_optimiser_goes_on(settings, tmp_path):
+    """Two halves with the state kept equal one whole, at a constant rate and without averaging."""
+    labels = {"energy": {}, "forces": {"weight": 10.0}}
+    stage = {"name": "whole", "objectives": labels, "steps": 8, "batch_size": 4, "average": 0.0, "select": "last"}
+    stage["optimiser"] = {"schedule": "constant"}
+    halves = [
+        stage | {"name": "first", "steps": 4},
+        stage | {"name": "second", "steps": 4, "init_from": "first", "keep_optimiser": True},
+    ]
+    settings["data"]["use"] = 6
+    train(settings | {"stages": [stage]}, tmp_path / "whole")
+    train(settings | {"stages": halves}, tmp_path / "halves")
+    halves[1]["keep_optimiser"] = False
+    train(settings | {"stages": halves}, tmp_path / "fresh")
+    whole, kept, fresh = (
+        weights(tmp_path / name, stage) for name, stage in (("whole", "whole"), ("halves", "second"), ("fresh", "second"))
+    )
+    # the second half begins its epochs anew, one batch an epoch: the batches are the same
+    assert all(torch.allclose(whole[name], kept[name], atol=1e-6) for name in whole)
+    assert any(not torch.allclose(whole[name], fresh[name], atol=1e-6) for name in whole)
+
+
+def test_the_optimiser_of_a_stage_further_back_is_refused(settings, tmp_path):
+    settings["stages"][2] |= {"init_from": "teacher", "keep_optimiser": True}
+    with pytest.raises(UserError, match="the stage right before"):
+        train(settings, tmp_path / "run")
+
+
+def test_the_window_keeps_what_labels_do_not_cover(frames):
+    recipe = pull_perturb.Config(rounds=3, pull=1.2, perturb=0.0, pairs=1)
+    made = recipe(frames, 0)
+    chosen = outside(made, frames, Window(short=0.95, expanded=10.0))
+    strong = [number for number in range(len(made)) if made.info["round"][number] == "0"]
+    still = [number for number in range(len(made)) if made.info["round"][number] == "2"]
+    assert set(chosen) & set(strong)
+    assert not set(chosen) & set(still)
+    from phystrain.augment import dimers
+
+    pairs = dimers.Config(points=10)(frames, 0)
+    # two atoms alone are closer or lonelier than any labelled ones, but for those at a bond's length
+    assert 0.9 * len(pairs) < len(outside(pairs, frames, Window())) < len(pairs)
+    with pytest.raises(UserError, match="widen it"):
+        outside(frames, frames, Window())
+
+
+def test_replay_falls_with_the_error_of_the_teacher():
+    assert replay_weight(0.03, 0.9) == 0.03
+    good, fair, useless = (replay_weight("auto", error) for error in (0.1, 0.5, 1.0))
+    assert good > fair > useless > 0
+    assert good / fair == pytest.approx(4.0)
+    assert replay_weight("auto", None) == useless
+
+
+def test_weak_losses_on_the_replayed_structures(settings, tmp_path):
+    settings["stages"][2]["replay"] |= {"objectives": {"pitc": {}, "pisc": {}, "forces": {}}, "weight": "auto"}
+    settings["stages"][2]["objectives"] = {"energy": {}, "forces": {}}
+    _, lines = train(settings, tmp_path / "run")
+    row = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))[-1]
+    assert float(row["train_replay_pitc"]) > 0
+    assert float(row["train_replay_pisc"]) > 0
+    assert "train_pitc" not in row or not row["train_pitc"]
+    assert any("the teacher is wrong by" in line for line in lines)
+
+
+def test_a_fitted_stage_teaches(settings, tmp_path):
+    settings["stages"][0] = {"name": "teacher", "potential": {"kind": "morse"}, "fit": {}}
+    saved, lines = train(settings, tmp_path / "run")
+    teacher = load_model(tmp_path / "run" / "model" / "teacher.safetensors")
+    assert 0 < teacher.meta["quality"]["relative force error"] < 1
+    assert any("fitted in" in line for line in lines)
+    assert saved.potential.cutoff == 3.5
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"fit": {}, "potential": {"kind": "painn"}}, "is a network"),
+        ({"fit": {}}, "fit.choose"),
+        ({"fit": {}, "potential": {"kind": "eam"}, "steps": 5}, "steps means nothing"),
+        ({"objectives": {"energy": {}}, "steps": 5, "stay_near": {}}, "give init_from too"),
+        ({"objectives": {"energy": {}}, "steps": 5, "prior": "nothing"}, "neither an earlier stage"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, tmp_path, stage, message):
+    from phystrain.pipeline import run
+
+    settings["stages"] = [{"name": "only", **stage}]
+    with pytest.raises(UserError, match=message):
+        run(config.check(settings), tmp_path / "run", say=lambda line: None)
+
+
+def test_make_optimiser_groups_by_factor(network):
+    from phystrain.config import Optimiser
+
+    optimiser = make_optimiser(network, Optimiser(rates={"*": 0.1}))
+    assert [group["factor"] for group in optimiser.param_groups] == [0.1]
