@@ -4,6 +4,6 @@ One YAML file in ``experiments/`` is one experiment, one small JSON file in ``be
 training with its tests, and tables and pictures are made from those files alone::
 
     python -m benchmarks.reproduce plan
-    python -m benchmarks.reproduce run --data DIR --only silica-10-example --minutes 60
+    python -m benchmarks.reproduce run --data DIR --only silica-10 --minutes 60
     python -m benchmarks.reproduce table
 """

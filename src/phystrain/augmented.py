@@ -32,7 +32,7 @@ from phystrain.report.distances import Distances, draw
 
 Say = Callable[[str], None]
 
-PIECE = 10_000
+PIECE = 4_000
 """Source atoms that are worked on at a time."""
 
 

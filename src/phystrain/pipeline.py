@@ -14,12 +14,10 @@ from phystrain.config import RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
-from phystrain.interfaces.lammps import write_lammps
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
-from phystrain.report.parameters import write_parameters
 from phystrain.report.plots import Drawing
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
@@ -71,7 +69,8 @@ def run(
             variants = [replace(baseline, name="labels only", description="the same network without physics"), variant]
             say(comparison_table(variants))
     text = (folder / "config.yaml").read_text(encoding="utf-8")
-    page = write_report(Comparison(f"Run {folder.name}", variants, "", text, digest), folder, _classical(config, folder, labelled))
+    comparison = Comparison(f"Run {folder.name}", variants, "", text, digest)
+    page = write_report(comparison, folder, _classical(config, folder, labelled))
     say(f"model  {folder / 'model' / 'model.safetensors'}\nreport {page}")
     return list(variant.results)
 

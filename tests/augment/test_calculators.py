@@ -84,11 +84,11 @@ def test_few_quick_structures_need_no_processes(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_failures_and_crashes_cost_their_structure_only(moody: str, capfd: pytest.CaptureFixture):
-    frames = [molecule("CH4"), molecule("CH4"), molecule("H2O"), molecule("NH3"), molecule("CH3OH"), molecule("CO2")]
+    frames = [molecule(name) for name in ("CH4", "CH3OH", "H2O", "NH3", "CH3OH", "CO2")]
     found = list(CalculatorTeacher(moody, {}, 2).label(Structures.from_ase(frames), frozenset({"energy"}), 0))
     assert [int(one.indices[0]) for one in found] == [0, 1, 2, 3, 4, 5]
     # two are labelled here, with the seven threads of this process; the rest elsewhere, with one
-    assert [one.energy[0] for one in found] == pytest.approx([12, 12, np.nan, np.nan, 7, np.nan], nan_ok=True)
+    assert [one.energy[0] for one in found] == pytest.approx([12, 13, np.nan, np.nan, 7, np.nan], nan_ok=True)
     assert "exit code 3" in found[2].error
     assert "did not converge" in found[3].error
     assert not found[4].error
@@ -101,6 +101,7 @@ def test_a_calculator_that_starts_here_only_is_told(moody: str):
         relabel(_molecules(6), teacher, use_cache=False)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are counted as Linux does it")
 def test_stopping_early_leaves_no_process_behind(moody: str):
     before = _children()
     answers = CalculatorTeacher(moody, {}, 2).label(_molecules(50), frozenset({"energy"}), 0)
@@ -112,8 +113,8 @@ def test_stopping_early_leaves_no_process_behind(moody: str):
 
 
 def _children() -> int:
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    return sum("_worker" not in line and "Z" not in line for line in listed.stdout.splitlines())
+    """How many processes this one has started that still run, or have not been waited for."""
+    return len(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
 
 
 @pytest.mark.parametrize("processes", [0, -1, "two"])

@@ -101,10 +101,10 @@ def test_no_pair_falls_below_the_floor(kind, settings):
 
 def test_pair_below_the_floor_from_the_start_comes_no_closer():
     start = Structures.from_ase([Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.1]])])
-    for make in (Rattle(amplitude=0.3), Compress()):
-        moved = make.make(start, np.array([0]), 0, None)
-        assert moved.limited > 0
-        assert all(frame.get_distance(0, 1) >= 0.1 - 1e-9 for frame in moved.structures.frames())
+    moved = Rattle(amplitude=0.05, copies=30).make(start, np.array([0]), 0, None)
+    assert moved.limited > 5
+    assert all(frame.get_distance(0, 1) >= 0.1 - 1e-9 for frame in moved.structures.frames())
+    assert len(Compress()(start, 0)) == 0
 
 
 # ---- dimers
@@ -151,7 +151,7 @@ def test_compress_shortens_the_shortest_bond_of_each_pair_in_even_steps():
     oxygen_hydrogen = [length for length in lengths if np.abs(even - length).min() < 1e-9]
     assert oxygen_hydrogen == pytest.approx(even)
     middle = (water.positions[0] + water.positions[shortest[1]]) / 2
-    first = made.to_ase([i for i, length in enumerate(lengths) if abs(length - even[0]) < 1e-9][0])
+    first = made.to_ase(next(i for i, length in enumerate(lengths) if abs(length - even[0]) < 1e-9))
     assert (first.positions[0] + first.positions[shortest[1]]) / 2 == pytest.approx(middle)
     across = [frame.get_distance(1, 2) for frame in made.frames()]
     assert min(across) < 0.5 * bond[1, 2], "the H-H distance too"
@@ -192,7 +192,7 @@ def test_expanded_cells_grow_in_even_steps():
 
 def test_hot_md_heats_and_a_guard_ends_what_explodes(lennard_jones, with_hole):
     start = _argon(2)
-    made = HotMD(temperatures=[20.0, 300.0], picoseconds=0.4, frames=4)(start, 1, teacher=lennard_jones)
+    made = HotMD(temperatures=[20.0, 300.0], picoseconds=0.1, frames=4)(start, 1, teacher=lennard_jones)
     assert len(made) == 2 * 2 * 4
     assert set(made.info["temperature"]) == {"20", "300"}
     spread = {}
@@ -201,11 +201,11 @@ def test_hot_md_heats_and_a_guard_ends_what_explodes(lennard_jones, with_hole):
         away = chosen.positions - start.select(chosen.info["source"].astype(int)).positions
         spread[kelvin] = np.sqrt((away**2).mean())
     assert spread["300"] > 2 * spread["20"] > 0
-    recipe = HotMD(temperatures=[3000.0], picoseconds=1.0, frames=5, floor=0.9)
+    recipe = HotMD(temperatures=[20_000.0], picoseconds=0.2, frames=5, floor=0.95)
     stopped = recipe.make(start, np.arange(2), 1, with_hole)
     assert stopped.limited > 0
     assert len(stopped.structures) + stopped.limited == 2 * 5
-    assert min([9.0, *(_contacts(frame).min(initial=9.0) for frame in stopped.structures.frames())]) >= 0.9
+    assert min([9.0, *(_contacts(frame).min(initial=9.0) for frame in stopped.structures.frames())]) >= 0.95
 
 
 def test_hot_md_needs_a_teacher():

@@ -98,6 +98,34 @@ def test_labels_of_a_potential_equal_those_of_singles(batch_edges: int, tmp_path
     assert list(np.isfinite(labelled.stress[:, 0, 0])) == [False, True, False, False, True]
 
 
+def test_several_threads_give_the_labels_of_one_in_order(lennard_jones: nn.Module):
+    frames = [bulk("Ar", "fcc", a=5.0 + 0.003 * number, cubic=True) for number in range(300)]
+    structures, threads = Structures.from_ase(frames), torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(relabel(structures, lennard_jones, use_cache=False, batch_edges=5_000))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert _same(*found)
+    assert len(np.unique(found[0].energy)) == 300
+
+
+def test_a_failing_thread_is_heard(lennard_jones: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    structures = Structures.from_ase([bulk("Ar", "fcc", a=5.3)] * 300)
+    monkeypatch.setattr(lennard_jones, "atomic_energies", None)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(TypeError):
+            relabel(structures, lennard_jones, use_cache=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_edge_budget():
     counts = np.array([5, 5, 20, 0, 3, 3, 3])
     batches = [list(batch) for batch in _within_budget(counts, 10)]

@@ -18,6 +18,7 @@ from phystrain.fitting import FitSettings, fit
 from phystrain.fitting._families import sensible
 from phystrain.fitting._parameters import Parameters
 from phystrain.fitting._problem import Problem, Weights
+from phystrain.fitting._quality import attractive_cores
 from phystrain.fitting._search import minimise, solve_linear
 from phystrain.layers.pair import positive
 from phystrain.potentials import build
@@ -26,7 +27,7 @@ from phystrain.saving import load_model, save_model
 from phystrain.statistics import Statistics
 
 MORSE = {"kind": "morse", "cutoff": 5.0}
-QUICK = FitSettings(starts=1, evaluations=60, atoms=100)
+QUICK = FitSettings(starts=1, evaluations=30, atoms=100, folds=2)
 
 
 def said_nothing(_):
@@ -73,7 +74,7 @@ def truth(settings, structures, seed=3, spread=0.08):
 def problem_of(settings, structures):
     statistics = described(structures)
     model = build(settings, statistics).to(torch.float64)
-    seen = frozenset((a, b) for a in statistics.species for b in statistics.species if a <= b)
+    seen = {(a, b): 2.0 for a in statistics.species for b in statistics.species if a <= b}  # Å
     parameters = Parameters(model, seen)
     return Problem(model, parameters, structures, Weights(0.1, 1.0, 0.1), statistics.reference_energies)
 
@@ -85,7 +86,9 @@ def problem_of(settings, structures):
 def test_finds_a_known_potential_again(settings, symbols):
     structures = crystals(symbols)
     structures = labelled_by(truth(settings, structures), structures, {29: -3.0, 79: -5.0})
-    fitted = fit(FitSettings(starts=1, evaluations=150), settings, structures, described(structures), say=said_nothing)
+    fitted = fit(
+        FitSettings(starts=1, evaluations=100, folds=2), settings, structures, described(structures), say=said_nothing
+    )
     assert fitted.quality["relative force error"] < 0.01
     assert fitted.quality["cross-validated energy MAE"] < 5
 
@@ -171,17 +174,28 @@ def test_walls_keep_two_atoms_apart_though_the_labels_say_otherwise():
     settings = {"kind": "finnis_sinclair", "cutoff": 5.0, "zbl": False}
     problem = problem_of(settings, upside_down)
     bare = problem_of(settings, upside_down)
-    bare.chunks = [chunk._replace(scale=chunk.scale * ~chunk.wall) for chunk in bare.chunks]
+    bare.chunks = [chunk._replace(scale=chunk.scale * (chunk.wall == 0)) for chunk in bare.chunks]
     cores = {}
     for name, each in {"with": problem, "without": bare}.items():
         vector, _ = minimise(each, each.parameters.start, 40)
         _, values = problem._predict(vector, problem.chunks[0])
-        walls = problem.chunks[0].wall & (problem.chunks[0].scale > 0)
-        cores[name] = float(values[walls].min())
-    assert cores["without"] < 0 < cores["with"]
+        cores[name] = float(values[problem.chunks[0].wall > 0].min())
+    assert cores["without"] < -10
+    assert cores["with"] > -1  # a penalty, not a guarantee: what is left of it ends in the notes
 
 
-def test_attractive_core_is_named(monkeypatch):
+def test_ceiling_holds_back_what_explodes_beyond_the_data():
+    structures = crystals(("Cu",), n=3)
+    problem = problem_of(MORSE, labelled_by(truth(MORSE, structures), structures))
+    hard = problem.parameters.raw(torch.tensor([50.0, 5.0, 2.6], dtype=torch.float64))
+    _, values = problem._predict(hard, problem.chunks[0])
+    chunk = problem.chunks[0]
+    found = problem._errors(values, chunk)
+    assert found[chunk.wall < 0].max() > 0
+    assert not found[chunk.wall > 0].any()
+
+
+def test_attractive_core_is_found():
     structures = labelled_by(truth(MORSE, crystals()), crystals())
 
     class Collapsing(nn.Module):
@@ -191,9 +205,7 @@ def test_attractive_core_is_named(monkeypatch):
             half = graph.distances / 2
             return half.new_zeros(graph.n_atoms).index_add(0, graph.edges[0], half)
 
-    from phystrain.fitting import _fit
-
-    assert _fit._attractive_cores(Sum({"model": Collapsing()}), described(structures)) == ((29, 29),)
+    assert attractive_cores(Sum({"model": Collapsing()}), described(structures)) == ((29, 29),)
     fitted = fit(QUICK, MORSE, structures, described(structures), say=said_nothing)
     assert fitted.quality["pairs with an attractive core"] == 0
 
@@ -201,7 +213,7 @@ def test_attractive_core_is_named(monkeypatch):
 def test_same_seed_gives_the_same_and_it_can_be_saved(tmp_path):
     structures = labelled_by(truth(MORSE, crystals(("Cu", "Au"))), crystals(("Cu", "Au")))
     statistics = described(structures)
-    settings = FitSettings(starts=3, evaluations=8)
+    settings = FitSettings(starts=3, evaluations=4, folds=2)
     one, other = (fit(settings, MORSE, structures, statistics, seed=5, say=said_nothing) for _ in range(2))
     for name, value in one.potential.state_dict().items():
         assert torch.equal(value, other.potential.state_dict()[name])
@@ -218,12 +230,12 @@ def test_refusals_name_the_mend():
         fit(QUICK, {"kind": "painn"}, structures, statistics, say=said_nothing)
     with pytest.raises(UserError, match="no structure to fit to holds Au"):
         fit(QUICK, MORSE, structures, statistics.model_copy(update={"species": (29, 79)}), say=said_nothing)
+    few = structures.select([0]).with_labels(energy=structures.energy[:1])
     with pytest.raises(UserError, match="label forces, or give more structures"):
-        few = structures.select([0]).with_labels(energy=structures.energy[:1])
         fit(QUICK, MORSE, few, statistics, say=said_nothing)
+    few = structures.select([0]).with_labels(forces=structures.forces[:8])
     with pytest.raises(UserError, match="fewer parameters, such as morse"):
-        few = structures.select([0, 1]).with_labels(energy=structures.energy[:2])
-        fit(QUICK, {"kind": "eam", "cutoff": 5.0, "embedding": "square_root"}, few, statistics, say=said_nothing)
+        fit(QUICK, {"kind": "eam", "cutoff": 5.0, "exponentials": 20}, few, statistics, say=said_nothing)
     with pytest.raises(UserError, match="no structure has energies or forces"):
         fit(QUICK, MORSE, structures.without_labels(), statistics, say=said_nothing)
     with pytest.raises(UserError, match="did you mean 'finnis_sinclair'"):
@@ -233,7 +245,7 @@ def test_refusals_name_the_mend():
 def test_chooses_the_family_the_labels_come_from():
     structures = crystals(n=6)
     structures = labelled_by(truth(MORSE, structures, seed=1), structures)
-    settings = FitSettings(choose=("lennard_jones", "morse"), starts=1, evaluations=80)
+    settings = FitSettings(choose=("lennard_jones", "morse"), starts=1, evaluations=20, folds=2)
     lines = []
     fitted = fit(settings, None, structures, described(structures), say=lines.append)
     assert fitted.settings["terms"]["model"]["kind"] == "morse"
@@ -251,16 +263,16 @@ def test_sensible_families():
 @pytest.mark.slow
 def test_beats_a_careless_fit_on_silica():
     """Against Adam at a small step from the same start, with as many evaluations."""
-    structures = read(datasets.path("silica")).structures.select(np.arange(8))
+    structures = read(datasets.path("silica")).structures.select(np.arange(4))
     statistics = described(structures, 6.0)
-    settings = FitSettings(starts=2, evaluations=100, atoms=300)
+    settings = FitSettings(starts=2, evaluations=60, atoms=200, folds=2)
     ours = fit(settings, {"kind": "eam"}, structures, statistics, say=said_nothing)
     problem = problem_of({"kind": "eam"}, structures)
     leaf = nn.Parameter(problem.parameters.start.clone())
     optimiser = torch.optim.AdamW([leaf], lr=2e-3)
-    for _ in range(200):
+    for _ in range(100):
         leaf.grad = problem.value_and_gradient(leaf.detach())[1]
         optimiser.step()
-    errors = [(problem._predict(leaf.detach(), c)[1] - c.target)[~c.wall] for c in problem.chunks]
+    errors = [(problem._predict(leaf.detach(), c)[1] - c.target)[c.wall == 0] for c in problem.chunks]
     assert ours.quality["cross-validated force RMSE"] < 0.6 * 1e3 * float(torch.cat(errors).square().mean().sqrt())
     assert ours.quality["pairs with an attractive core"] == 0

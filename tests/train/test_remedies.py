@@ -13,7 +13,6 @@ from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
 from phystrain.derive import evaluate
 from phystrain.errors import UserError
-from phystrain.labels import Batch
 from phystrain.potentials import build
 from phystrain.saving import load_model, read_state
 from phystrain.train.made import outside, replay_weight
@@ -58,7 +57,10 @@ def test_a_prior_is_added_and_stays_what_it_was(settings, tmp_path, frames):
 
     graph = GraphStore(frames, saved.potential.cutoff).graph([0, 1])
     total = evaluate(saved.potential, graph).forces
-    parts = [evaluate(saved.potential.terms[name], graph.within(saved.potential.terms[name].cutoff)).forces for name in ("model", "prior")]
+    parts = [
+        evaluate(saved.potential.terms[name], graph.within(saved.potential.terms[name].cutoff)).forces
+        for name in ("model", "prior")
+    ]
     assert torch.allclose(total, sum(parts), atol=1e-5)
     assert parts[1].abs().max() > 0.1
 
@@ -67,9 +69,7 @@ def test_a_prior_for_other_elements_is_refused(settings, tmp_path):
     settings["stages"] = settings["stages"][:1]
     train(settings, tmp_path / "silica")
     other = settings | {"data": {"train": str(datasets.path("nbmotaw")), "use": 4, "valid_fraction": 0.0}}
-    other["stages"] = [
-        {"name": "delta", "prior": str(tmp_path / "silica"), "objectives": {"forces": {}}, "steps": 2}
-    ]
+    other["stages"] = [{"name": "delta", "prior": str(tmp_path / "silica"), "objectives": {"forces": {}}, "steps": 2}]
     with pytest.raises(UserError, match="other elements"):
         train(other, tmp_path / "metal")
 
@@ -94,13 +94,14 @@ def test_the_penalty_is_half_the_squared_distance(network, frames):
     batch = GraphStore(frames, 3.5).batch([0])
     objectives = parse({"energy": {}})
     step = TrainingStep(network, objectives, stay_near=3.0)
-    start, _ = step(batch)
     with torch.no_grad():
         name, parameter = next((n, p) for n, p in network.named_parameters() if p.requires_grad)
         parameter.add_(0.1)
     with_penalty, _ = step(batch)
     without, _ = TrainingStep(network, objectives)(batch)
-    assert float((with_penalty - without).detach()) == pytest.approx(0.5 * 3.0 * 0.01 * parameter.numel(), rel=1e-4), name
+    assert float((with_penalty - without).detach()) == pytest.approx(0.5 * 3.0 * 0.01 * parameter.numel(), rel=1e-4), (
+        name
+    )
     assert isinstance(batch, Batch)
     assert float(start.detach()) > 0
 
@@ -169,7 +170,8 @@ def test_the_optimiser_goes_on(settings, tmp_path):
     halves[1]["keep_optimiser"] = False
     train(settings | {"stages": halves}, tmp_path / "fresh")
     whole, kept, fresh = (
-        weights(tmp_path / name, stage) for name, stage in (("whole", "whole"), ("halves", "second"), ("fresh", "second"))
+        weights(tmp_path / name, stage)
+        for name, stage in (("whole", "whole"), ("halves", "second"), ("fresh", "second"))
     )
     # the second half begins its epochs anew, one batch an epoch: the batches are the same
     assert all(torch.allclose(whole[name], kept[name], atol=1e-6) for name in whole)

@@ -7,8 +7,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class CalculatorTeacher:
         path: ``module:attribute``, a class or function that makes the calculator. Importing it runs its code, so it is
             taken only from the user's own run file or command line, never from anything that was downloaded.
         arguments: keyword arguments.
-        processes: how many at most; the number of cores if not given.
+        processes: how many at most, as the user wrote it; the number of cores if not given.
         name: for people; made from path and arguments if not given.
         periodic: whether it is for periodic structures only (true), for others only (false), or for all.
         advice: what to say to those who bring others.
@@ -52,14 +53,14 @@ class CalculatorTeacher:
 
     path: str
     arguments: dict[str, Any] = field(default_factory=dict)
-    processes: int | None = None
+    processes: Any = None
     name: str = ""
     periodic: bool | None = None
     advice: str = ""
     thinnest: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.processes is not None and (not isinstance(self.processes, int) or self.processes < 1):
+        if self.processes is not None and (type(self.processes) is not int or self.processes < 1):
             raise UserError(f"processes of a teacher is {self.processes!r}: give a number of at least 1")
         self.gives_stress = True
         self._warned = False
@@ -71,7 +72,7 @@ class CalculatorTeacher:
     def identity(self) -> str:
         """Hash of import path, arguments, the versions of the packages, and the content of files that are named."""
         module = self.path.partition(":")[0].partition(".")[0]
-        packages = sorted({"ase", *metadata.packages_distributions().get(module, [])})
+        packages = sorted({"ase", *_distributions().get(module, [])})
         facts = {
             "calculator": self.path,
             "arguments": self.arguments,
@@ -160,6 +161,12 @@ def _labelled(structures: Structures, index: int, answer: Answer) -> Labelled:
         if labels[2] is not None:
             stress[0] = voigt_to_full(labels[2])
     return Labelled(np.array([index]), energy, forces, stress, error)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Which installed packages hold which modules; asked once, because it looks through all of them."""
+    return metadata.packages_distributions()
 
 
 def _source_hash(module: str) -> str:

@@ -53,6 +53,7 @@ class Pool:
         self._task = (path, arguments)
         self._free: queue.Queue[_Worker] = queue.Queue()
         self._workers: list[_Worker] = []
+        self._closed = False
         for _ in range(processes):
             self._add()
 
@@ -71,10 +72,13 @@ class Pool:
         try:
             yield from threads.map(task, range(len(structures)))
         finally:
+            self._closed = True
             threads.shutdown(wait=False, cancel_futures=True)
-            for worker in self._workers:
-                worker.stop()
-            threads.shutdown(wait=True)
+            for worker in list(self._workers):
+                worker.kill()
+            threads.shutdown(wait=True)  # those that were waiting for an answer find that none will come
+            for worker in list(self._workers):
+                worker.close()
 
     def _add(self) -> None:
         worker = _Worker(*self._task)
@@ -86,9 +90,14 @@ class Pool:
         try:
             answer = worker.ask(atoms, want)
         except (EOFError, OSError, pickle.UnpicklingError):  # crashed: the others can still be labelled
-            code = worker.stop()
-            self._add()
+            code = worker.close()
+            self._workers.remove(worker)
+            if not self._closed:
+                self._add()
             return None, f"the process of the calculator ended by itself (exit code {code})"
+        except UserError:
+            self._free.put(worker)  # no thread may wait for a worker that does not come back
+            raise
         self._free.put(worker)
         return answer
 
@@ -122,12 +131,17 @@ class _Worker:
         answer: Answer = pickle.load(self._output)  # noqa: S301
         return answer
 
-    def stop(self) -> int:
-        """End the process; returns its exit code."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=0.05)
+    def kill(self) -> None:
+        """End the process."""
         self._process.kill()
-        code = self._process.wait()
+
+    def close(self) -> int:
+        """Wait for a process that ends, or has ended, and return its exit code."""
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         for stream in (self._input, self._output):
             with contextlib.suppress(OSError):
                 stream.close()

@@ -66,7 +66,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def by_name(name: str, changes: dict[str, Any], processes: int | None) -> CalculatorTeacher:
+def by_name(name: str, changes: dict[str, Any], processes: Any) -> CalculatorTeacher:
     """The teacher of that name.
 
     Args:

@@ -1,7 +1,9 @@
 """Who labels structures: a potential, a saved model, or any calculator of ASE."""
 
 import hashlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from phystrain.saving import load_model
 
 __all__ = ["CalculatorTeacher", "Labelled", "PotentialTeacher", "Teacher", "load_teacher"]
 
-_CHUNK = 512
+_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +58,34 @@ class PotentialTeacher:
         return state.hexdigest()
 
     def label(self, structures: Structures, want: frozenset[str], batch_edges: int) -> Iterator[Labelled]:
-        """Label batches of at most ``batch_edges`` directed edges (one structure at least)."""
-        training = self.potential.training
+        """Label batches of at most ``batch_edges`` directed edges (one structure at least), in order.
+
+        On CPUs, every core works on batches of its own, neighbour lists included: several cores on one batch would
+        wait for one another at every operation, and on a busy machine most of the time.
+        """
+        training, threads = self.potential.training, torch.get_num_threads()
+        parts = [np.arange(n, min(n + _CHUNK, len(structures))) for n in range(0, len(structures), _CHUNK)]
+        workers = min(threads, len(parts)) if _place(self.potential)[0].type == "cpu" else 1
+
+        def task(numbers: Ints) -> list[Labelled]:
+            if workers > 1:
+                torch.set_num_threads(1)
+            return list(self._label_part(structures, numbers, want, batch_edges))
+
         self.potential.eval()
         try:
-            for start in range(0, len(structures), _CHUNK):
-                numbers = np.arange(start, min(start + _CHUNK, len(structures)))
-                yield from self._label_chunk(structures, numbers, want, batch_edges)
+            if workers == 1:
+                for numbers in parts:
+                    yield from self._label_part(structures, numbers, want, batch_edges)
+            else:
+                for found in _in_threads(task, parts, workers):
+                    yield from found
         finally:
+            if workers > 1:
+                torch.set_num_threads(threads)
             self.potential.train(training)
 
-    def _label_chunk(
+    def _label_part(
         self, structures: Structures, numbers: Ints, want: frozenset[str], batch_edges: int
     ) -> Iterator[Labelled]:
         store = GraphStore(structures.select(numbers), float(self.potential.cutoff))  # type: ignore[arg-type]
@@ -80,6 +99,22 @@ class PotentialTeacher:
                 _to_numpy(found.forces, (graph.n_atoms, 3)),
                 _to_numpy(found.stress, (len(batch), 3, 3)),
             )
+
+
+def _in_threads(task: Callable[[Ints], list[Labelled]], parts: list[Ints], workers: int) -> Iterator[list[Labelled]]:
+    """Results of ``task`` in order; few parts are ahead of the one that is taken, so that memory stays bounded."""
+    with ThreadPoolExecutor(workers) as threads:
+        waiting: deque[Future[list[Labelled]]] = deque()
+        try:
+            for part in parts:
+                waiting.append(threads.submit(task, part))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, processes: int | None = None) -> Teacher:
@@ -117,7 +152,7 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, proces
         raise UserError(f"{error}; {near}") from error
 
 
-def _calculator(name: str, arguments: dict[str, Any], processes: int | None) -> CalculatorTeacher:
+def _calculator(name: str, arguments: dict[str, Any], processes: Any) -> CalculatorTeacher:
     return by_name(name, arguments, processes) if name in RECIPES else CalculatorTeacher(name, arguments, processes)
 
 

@@ -4,8 +4,8 @@ import bz2
 import gzip
 import lzma
 from collections.abc import Iterable, Iterator
+from io import BufferedIOBase, BufferedWriter
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -51,16 +51,16 @@ def require_ending(path: Path) -> None:
         raise UserError(f"cannot write {path}: let the name end in .xyz (and .gz, .bz2 or .xz to compress).")
 
 
-def _packing(file: BinaryIO, path: Path) -> BinaryIO:
+def _packing(file: BufferedWriter, path: Path) -> BufferedIOBase:
     """A file that compresses into ``file`` as the name ``path`` says."""
     match path.suffix.lower():
         case ".gz":
             # no time stamp and no name: the same structures give the same file
-            return cast(BinaryIO, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0))
+            return gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
         case ".bz2":
-            return cast(BinaryIO, bz2.BZ2File(file, "wb"))
+            return bz2.BZ2File(file, "wb")
         case ".xz":
-            return cast(BinaryIO, lzma.LZMAFile(file, "wb"))
+            return lzma.LZMAFile(file, "wb")
     return file
 
 

@@ -1,8 +1,7 @@
 """From labelled structures to a fitted potential, its quality and what to know about it."""
 
-import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,33 +15,34 @@ from torch import nn
 from phystrain import registry
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Structures
-from phystrain.derive import evaluate
 from phystrain.errors import UserError
 from phystrain.fitting._families import sensible, settings_of
-from phystrain.fitting._parameters import Pair, Parameters, pair_label
-from phystrain.fitting._problem import WALL_FROM, WALL_TO, Problem, Weights, dimers
+from phystrain.fitting._parameters import Parameters
+from phystrain.fitting._problem import Problem, Weights
+from phystrain.fitting._quality import (
+    Figures,
+    attractive_cores,
+    errors_of,
+    figures_of,
+    notes_on,
+    rank,
+    sentence,
+    shortest_distances,
+)
 from phystrain.fitting._search import search, solve_linear
-from phystrain.layers.pair import BONDED, covalent_distance
 from phystrain.potentials import PotentialConfig, build
 from phystrain.potentials.reference_energy import ReferenceEnergy
 from phystrain.progress import bar
 from phystrain.statistics import Statistics
 
 Say = Callable[[str], None]
-Figures = dict[str, float]
 Settings = dict[str, Any]
-
-AT_ONCE = 40_000
-"""Directed edges evaluated together when errors are measured."""
-
-WALL_CHECKS = 60
-"""Distances at which the repulsion of each pair is checked in the end."""
 
 SHORTER = 2
 """Cross-validation searches with this fraction of the evaluations."""
 
-NAMED = 8
-"""Pairs that a note names at most."""
+LABELS_PER_PARAMETER = 10
+"""The subset of the search has at least so many force components for each parameter, if there are as many."""
 
 
 class FitSettings(BaseModel):
@@ -58,7 +58,10 @@ class FitSettings(BaseModel):
     starts: int = Field(3, ge=1, description="starting points of the non-linear search")
     evaluations: int = Field(150, ge=1, description="of the objective, in the non-linear search from the best start")
     atoms: int = Field(
-        300, ge=1, description="atoms of the subset in the non-linear search; linear parts are fitted to all data"
+        300,
+        ge=1,
+        description="atoms of the subset in the non-linear search, more where there are many parameters; "
+        "linear parts are fitted to all data",
     )
     energy_weight: float = Field(0.1, ge=0, description="of squared errors of energies per atom over their variance")
     force_weight: float = Field(1.0, ge=0, description="of squared errors of forces over their mean square")
@@ -112,21 +115,21 @@ class _Job:
 
     def fit(
         self, structures: Structures, starts: int, evaluations: int, done: Callable[[float], None]
-    ) -> tuple[nn.Module, Parameters, dict[Pair, float]]:
+    ) -> tuple[nn.Module, Parameters]:
         """Search on a subset, then the linear parts on all structures.
 
         Returns:
-            The potential, what became of its parameters, and the shortest distance (Å) of every pair that occurs.
+            The potential, and what became of its parameters.
         """
         potential = build(self.config, self.statistics).to(torch.float64)
         model = potential.get_submodule("terms.model")
         store = GraphStore(structures, float(model.cutoff))  # type: ignore[arg-type]
-        shortest = _shortest(store)
-        parameters = Parameters(model, frozenset(shortest))
+        parameters = Parameters(model, shortest_distances(store))
         references = self.statistics.reference_energies
         _require_labels(structures, parameters)
         everything = Problem(model, parameters, structures, self.weights, references, store)
-        some = _subset(structures, self.settings.atoms, self.seed)
+        atoms = max(self.settings.atoms, int(LABELS_PER_PARAMETER / 3 * float(parameters.free.sum())))
+        some = _subset(structures, atoms, self.seed)
         part = everything
         if len(some) < len(structures):
             part = Problem(model, parameters, structures.select(some), self.weights, references)
@@ -142,7 +145,7 @@ class _Job:
         reference.shift({number: energy - now[number] for number, energy in found.items()})
         potential.eval()
         parameters.final = vector
-        return potential, parameters, shortest
+        return potential, parameters
 
     def cross_validated(self, structures: Structures, done: Callable[[float], None]) -> Figures:
         """Errors on structures left out, pooled over the folds; nothing where there is but one structure."""
@@ -155,9 +158,9 @@ class _Job:
             left_out = np.sort(order[fold::folds])
             kept = np.setdiff1d(order, left_out)
             evaluations = max(self.settings.evaluations // SHORTER, 1)
-            potential, _, _ = self.fit(structures.select(kept), min(self.settings.starts, 2), evaluations, done)
-            errors.append(_errors(potential, structures.select(left_out)))
-        return _figures([np.concatenate(parts) for parts in zip(*errors, strict=True)])
+            potential, _ = self.fit(structures.select(kept), min(self.settings.starts, 2), evaluations, done)
+            errors.append(errors_of(potential, structures.select(left_out)))
+        return figures_of([np.concatenate(parts) for parts in zip(*errors, strict=True)])
 
     def steps(self, cross_validation: bool, full: bool) -> int:
         """Evaluations at most, for the progress display."""
@@ -205,7 +208,7 @@ def fit(
         start = time.perf_counter()
         try:
             job = _Job(settings, model, statistics, seed)
-            with _progress(f"cross-validation of {name}", job.steps(True, False)) as done:
+            with Watched(f"cross-validation of {name}", job.steps(True, False)) as done:
                 figures = job.cross_validated(structures, done)
         except UserError as error:
             if len(candidates) == 1 or (potential is not None and name == _name(potential)):
@@ -214,17 +217,17 @@ def fit(
             continue
         jobs[name], families[name] = job, {**figures, "seconds": time.perf_counter() - start}
         if len(candidates) > 1:
-            say(f"fit: {name:<18} {_sentence(figures)}, {families[name]['seconds']:.0f} s")
+            say(f"fit: {name:<18} {sentence(figures)}, {families[name]['seconds']:.0f} s")
     if not jobs:
         raise UserError("fit: none of the families can be fitted to these data; see the lines above, or set choose")
-    chosen = min(jobs, key=lambda name: _rank(families[name]))
-    if len(candidates) > 1 and not np.isfinite(_rank(families[chosen])):
+    chosen = min(jobs, key=lambda name: rank(families[name]))
+    if len(candidates) > 1 and not np.isfinite(rank(families[chosen])):
         raise UserError("fit: families are chosen by cross-validation, which needs two structures or more")
     job = jobs[chosen]
-    with _progress(f"fit of {chosen}", job.steps(False, True)) as done:
-        made, parameters, shortest = job.fit(structures, settings.starts, settings.evaluations, done)
-    inside = _figures(_errors(made, structures))
-    attractive = _attractive_cores(made, statistics)
+    with Watched(f"fit of {chosen}", job.steps(False, True)) as done:
+        made, parameters = job.fit(structures, settings.starts, settings.evaluations, done)
+    inside = figures_of(errors_of(made, structures))
+    attractive = attractive_cores(made, statistics)
     quality = {
         "force RMSE": inside["force RMSE"],
         "force MAE": inside["force MAE"],
@@ -234,10 +237,10 @@ def fit(
         "pairs with an attractive core": float(len(attractive)),
         "seconds": time.perf_counter() - began,
     }
-    notes = _notes(parameters, shortest, statistics, attractive)
+    notes = notes_on(parameters, attractive)
     if len(structures) < 2:
         notes = (*notes, "one structure cannot be cross-validated: relative force error is that of the fit itself")
-    say(f"fit: {chosen} fitted in {quality['seconds']:.0f} s; {_sentence(families[chosen] or inside)}")
+    say(f"fit: {chosen} fitted in {quality['seconds']:.0f} s; {sentence(families[chosen] or inside)}")
     for note in notes:
         say(f"fit: {note}")
     return Fitted(made, job.config, quality, notes, families)
@@ -304,117 +307,7 @@ def _subset(structures: Structures, atoms: int, seed: int) -> npt.NDArray[np.int
     return np.sort(order[:count])
 
 
-def _shortest(store: GraphStore) -> dict[Pair, float]:
-    """Å, the shortest distance of every pair of elements that occurs within the cut-off."""
-    elements = np.array(store.structures.elements)
-    column, kinds = np.searchsorted(elements, store.structures.species), len(elements)
-    least = np.full(kinds * kinds, np.inf)
-    for edges, vectors in store.pairs():
-        key = column[edges].min(axis=0) * kinds + column[edges].max(axis=0)
-        np.minimum.at(least, key, np.sqrt((vectors**2).sum(axis=1)))
-    pairs = itertools.product(elements.tolist(), repeat=2)
-    return {pair: float(found) for pair, found in zip(pairs, least, strict=True) if np.isfinite(found)}
-
-
-# how good it is
-
-
-def _errors(potential: nn.Module, structures: Structures) -> list[npt.NDArray[np.float64]]:
-    """Errors of labelled force components (eV/Å), those components, and errors of labelled energies (eV/atom)."""
-    store = GraphStore(structures, float(potential.cutoff))  # type: ignore[arg-type]
-    forces, energies = [], []
-    for block in _blocks(store.edge_counts):
-        found = evaluate(potential, store.graph(block, torch.float64), ("energy", "forces"))  # type: ignore[arg-type]
-        assert found.forces is not None
-        assert found.energy is not None
-        forces.append(found.forces.numpy())
-        energies.append(found.energy.numpy())
-    known = np.isfinite(structures.forces)
-    energy = (np.concatenate(energies) - structures.energy) / structures.sizes
-    return [
-        np.asarray((np.concatenate(forces) - structures.forces)[known]),
-        np.asarray(structures.forces[known]),
-        np.asarray(energy[np.isfinite(energy)]),
-    ]
-
-
-def _blocks(edges: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Numbers of structures that are evaluated together."""
-    block = np.cumsum(edges) // AT_ONCE
-    return iter(np.split(np.arange(len(edges)), np.flatnonzero(np.diff(block)) + 1))
-
-
-def _figures(errors: list[npt.NDArray[np.float64]]) -> Figures:
-    """Errors in meV/Å and meV/atom; not a number where nothing is labelled."""
-    force, reference, energy = errors
-    size = float(np.sqrt(np.mean(reference**2))) if len(reference) else np.nan
-    rmse = float(np.sqrt(np.mean(force**2))) if len(force) else np.nan
-    return {
-        "force RMSE": 1e3 * rmse,
-        "force MAE": 1e3 * float(np.mean(np.abs(force))) if len(force) else np.nan,
-        "energy MAE": 1e3 * float(np.mean(np.abs(energy))) if len(energy) else np.nan,
-        "relative force error": rmse / size if size > 0 else np.nan,
-    }
-
-
-def _rank(figures: Figures) -> float:
-    """By which families are compared: forces where they are labelled, else energies."""
-    values = (figures.get("relative force error", np.nan), figures.get("energy MAE", np.nan))
-    return next((value for value in values if np.isfinite(value)), np.inf)
-
-
-def _sentence(figures: Figures) -> str:
-    if "force RMSE" not in figures:
-        return "not cross-validated"
-    forces, energy = figures["force RMSE"], figures["energy MAE"]
-    return (
-        f"held-out forces {forces:.0f} meV/Å (RMSE, {100 * figures['relative force error']:.0f} % of their size), "
-        f"energies {energy:.1f} meV/atom (MAE)"
-    )
-
-
-def _attractive_cores(potential: nn.Module, statistics: Statistics) -> tuple[Pair, ...]:
-    """Pairs, seen or not, of which two atoms alone attract one another somewhere at short distance."""
-    pairs = list(itertools.combinations_with_replacement(statistics.species, 2))
-    cutoff = max(float(potential.cutoff), WALL_TO * max(covalent_distance(*pair) for pair in pairs))  # type: ignore[arg-type]
-    graph = dimers(pairs, np.linspace(WALL_FROM, WALL_TO, WALL_CHECKS), cutoff)
-    forces = evaluate(potential, graph, ("forces",)).forces  # type: ignore[arg-type]
-    assert forces is not None
-    repelled = (forces[1::2, 0] > 0).reshape(len(pairs), WALL_CHECKS).all(dim=1)
-    return tuple(pair for pair, good in zip(pairs, repelled.tolist(), strict=True) if not good)
-
-
-def _notes(
-    parameters: Parameters, shortest: dict[Pair, float], statistics: Statistics, attractive: tuple[Pair, ...]
-) -> tuple[str, ...]:
-    """What the data could not fix and what was done about it."""
-    notes = []
-    if parameters.mixed:
-        notes.append(f"not in the data, computed from the like pairs: {_listed(parameters.mixed)}")
-    if parameters.kept:
-        notes.append(f"not in the data, left where they started: {_listed(parameters.kept)}")
-    far = [pair for pair, length in shortest.items() if length > BONDED * covalent_distance(*pair)]
-    if far:
-        notes.append(
-            f"never nearer in the data than {BONDED} times the sum of their covalent radii, so that their short range "
-            f"is a guess: {_listed(far)}"
-        )
-    if limits := parameters.at_bounds(parameters.final):
-        notes.append(f"values on their physical limits: {', '.join(f'{k} ({n})' for k, n in limits.items())}")
-    if attractive:
-        notes.append(
-            f"two atoms attract one another at {WALL_FROM} to {WALL_TO} times the sum of their covalent radii: "
-            f"{_listed(attractive)}; add zbl to the potential, or structures in which they are near"
-        )
-    return tuple(notes)
-
-
-def _listed(pairs: tuple[Pair, ...] | list[Pair]) -> str:
-    more = f" and {len(pairs) - NAMED} more" if len(pairs) > NAMED else ""
-    return ", ".join(pair_label(pair) for pair in pairs[:NAMED]) + more
-
-
-class _progress:  # noqa: N801
+class Watched:
     """A bar of objective evaluations; a context that gives the function to tell."""
 
     def __init__(self, description: str, total: int) -> None:

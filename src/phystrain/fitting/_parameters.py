@@ -18,8 +18,8 @@ from phystrain.layers.pair import SpeciesPairs, positive, softplus_inverse
 
 Pair = tuple[int, int]
 
-RANGES: dict[str, tuple[float, float]] = {"raw_decay": (0.5, 6.0), "raw_beta": (0.2, 10.0)}
-"""1/Å, ranges of inverse lengths: softer ones are not short-ranged, harder ones have no support in any data."""
+RANGES: dict[str, tuple[float, float]] = {"raw_decay": (0.5, 5.0), "raw_beta": (0.2, 6.0)}
+"""1/Å, ranges of inverse lengths: softer ones are not short-ranged, harder ones explode where the data end."""
 
 RATIOS: dict[str, tuple[float, float]] = {"raw_minimum": (0.7, 2.0), "raw_sigma": (0.7, 2.0)}
 """Ranges of lengths, as multiples of where they start (the bond length in the data)."""
@@ -58,9 +58,11 @@ class Parameters:
 
     Args:
         model: the potential, in float64.
-        seen: pairs of atomic numbers (ascending) that the data hold within the cut-off.
+        shortest: Å, the shortest distance in the data, of the pairs of atomic numbers (ascending) that they hold
+            within the cut-off.
 
     Attributes:
+        shortest: as given.
         entries: parameter tensors in order.
         start: (parameters,) raw numbers as the model has them.
         lower, upper: (parameters,) raw, physical bounds.
@@ -79,8 +81,8 @@ class Parameters:
     linear: Bool[Tensor, " parameters"]
     free: Bool[Tensor, " parameters"]
 
-    def __init__(self, model: nn.Module, seen: frozenset[Pair]) -> None:
-        self.seen = seen
+    def __init__(self, model: nn.Module, shortest: Mapping[Pair, float]) -> None:
+        self.shortest = dict(shortest)
         self.entries = tuple(_entries(model))
         tensors = dict(model.named_parameters())
         nothing = torch.zeros(0, dtype=torch.float64)
@@ -94,11 +96,12 @@ class Parameters:
             for flag in ("positive", "linear")
         )
         self.free = torch.ones_like(self.positive)
-        mixed, kept = set(), set()
+        mixed: set[Pair] = set()
+        kept: set[Pair] = set()
         for entry, row, pair in self._unseen():
             self._rows(self.free, entry)[row] = False
             like = {(pair[0], pair[0]), (pair[1], pair[1])}
-            (mixed if pair[0] != pair[1] and like <= seen else kept).add(pair)
+            (mixed if pair[0] != pair[1] and like <= set(shortest) else kept).add(pair)
         self.mixed, self.kept = tuple(sorted(mixed)), tuple(sorted(kept))
         self.final = self.start
 
@@ -144,7 +147,7 @@ class Parameters:
     def at_bounds(self, vector: Float[Tensor, " parameters"]) -> dict[str, int]:
         """How many free values of each tensor with a physical range lie on its limits."""
         on = self.free & ((vector <= self.lower + 1e-9) | (vector >= self.upper - 1e-9))
-        found = {}
+        found: dict[str, int] = {}
         for entry in self.entries:
             last = entry.name.rpartition(".")[2]
             if (last in RANGES or last in RATIOS) and (count := int(on[entry.part].sum())):
@@ -160,7 +163,7 @@ class Parameters:
         for entry in self.entries:
             if entry.mixing and entry.kinds is not None:
                 for row, pair in enumerate(entry.kinds.pairs):
-                    if pair not in self.seen:
+                    if pair not in self.shortest:
                         yield entry, row, pair
 
 

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.statistics import composition
 from phystrain.data.structures import Structures
 from phystrain.fitting._parameters import Parameters
+from phystrain.fitting._walls import walls_of
 from phystrain.graph import AtomGraph
-from phystrain.layers.pair import covalent_distance
 
 CHUNK_EDGES = 40_000
 """Directed edges evaluated together."""
@@ -30,14 +30,9 @@ CHUNK_EDGES = 40_000
 COLUMNS_TIMES_EDGES = 600_000
 """Derivatives with respect to so many parameters at once that this many numbers arise: more fall out of the cache."""
 
-WALL_FROM, WALL_TO, WALL_POINTS = 0.3, 0.75, 12
-"""Where two atoms must repel, as fractions of the sum of their covalent radii."""
-
-WALL_MARGIN, WALL_WEIGHT = 0.1, 10.0
-"""The force that a wall must have at least, in units of the force scale, and the weight of what lacks of it, squared."""
-
-RIDGE = 1e-4
-"""Weight of the mean squared distance of the raw parameters from their start."""
+RIDGE = 3e-5
+"""Weight of the squared distance of each raw parameter from its start: that of the error of a useful potential (a
+relative square of some hundredths) over a thousand labels, so that it decides where the labels do not."""
 
 HOPELESS = 1e30
 """The objective where a potential gives no number."""
@@ -78,7 +73,7 @@ class Chunk(NamedTuple):
         systems: numbers of the structures within the problem's energies, as a slice; what follows them are walls.
         target: (values,) labels of forces and stress, zero where there are none; minima of the forces of walls.
         scale: (values,) factor of each error, zero where there is no label.
-        wall: (values,) whether only values below the target count.
+        wall: (values,) 1 where only values below the target count, -1 where only those above it, else 0.
     """
 
     graph: AtomGraph
@@ -86,7 +81,7 @@ class Chunk(NamedTuple):
     systems: slice
     target: Float[Tensor, " values"]
     scale: Float[Tensor, " values"]
-    wall: Bool[Tensor, " values"]
+    wall: Int[Tensor, " values"]
 
 
 class _Energies(nn.Module):
@@ -129,9 +124,8 @@ class Problem:
         store = store or GraphStore(structures, self.cutoff)
         self._prepare_energies(structures, weights, reference)
         self.chunks = [*self._labelled_chunks(store, weights)]
-        pairs = sorted(parameters.seen)
-        if pairs and self.cutoff > 0:
-            self.chunks[0] = self._with_walls(self.chunks[0], pairs)
+        if parameters.shortest and self.cutoff > 0:
+            self.chunks[0] = self._with_walls(self.chunks[0])
 
     # what is compared
 
@@ -184,18 +178,16 @@ class Problem:
                 systems=slice(first, last),
                 target=torch.from_numpy(np.concatenate(target)),
                 scale=torch.from_numpy(np.concatenate(scale)),
-                wall=torch.zeros(sum(map(len, scale)), dtype=torch.bool),
+                wall=torch.zeros(sum(map(len, scale)), dtype=torch.int64),
             )
 
-    def _with_walls(self, chunk: Chunk, pairs: list[tuple[int, int]]) -> Chunk:
-        """A chunk with two atoms of every pair at short distances: the force on the second along x must be a repulsion.
+    def _with_walls(self, chunk: Chunk) -> Chunk:
+        """A chunk with two atoms of every pair at short distances, whose force on the second must be within limits.
 
         They are no chunk of their own because a pass through a few atoms takes half as long as one through hundreds.
         """
-        walls = dimers(pairs, np.linspace(WALL_FROM, WALL_TO, WALL_POINTS), self.cutoff)
-        scale = torch.zeros(walls.n_atoms, 3, dtype=torch.float64)
-        scale[1::2, 0] = (WALL_WEIGHT / walls.n_systems) ** 0.5 / self.force_scale
-        n, n_stress = 3 * walls.n_atoms, 9 * walls.n_systems if chunk.stress else 0
+        graph, limit, scale, kind = walls_of(self.parameters.shortest, self.cutoff, self.force_scale)
+        n_stress = 9 * graph.n_systems if chunk.stress else 0
 
         def joined(own: Tensor, forces: Tensor) -> Tensor:
             """Forces of the structures, those of the walls, stresses of the structures, of the walls."""
@@ -203,12 +195,12 @@ class Problem:
             return torch.cat([own[:cut], forces.to(own.dtype), own[cut:], own.new_zeros(n_stress)])
 
         return Chunk(
-            graph=AtomGraph.concatenate([chunk.graph, walls]),
+            graph=AtomGraph.concatenate([chunk.graph, graph]),
             stress=chunk.stress,
             systems=chunk.systems,
-            target=joined(chunk.target, torch.full((n,), WALL_MARGIN * self.force_scale)),
+            target=joined(chunk.target, limit.reshape(-1)),
             scale=joined(chunk.scale, scale.reshape(-1)),
-            wall=joined(chunk.wall, torch.ones(n)),
+            wall=joined(chunk.wall, kind.reshape(-1)),
         )
 
     # what the potential says
@@ -238,7 +230,17 @@ class Problem:
 
     def _errors(self, values: Tensor, chunk: Chunk) -> Tensor:
         errors = values - chunk.target
-        return chunk.scale * torch.where(chunk.wall, errors.clamp(max=0), errors)
+        errors = torch.where(chunk.wall > 0, errors.clamp(max=0), errors)
+        # a ceiling counts by the logarithm: forces beyond the data are off by orders of magnitude at first
+        above = (chunk.wall < 0) & (values > chunk.target)
+        ratio = torch.where(above, values, 1.0) / torch.where(above, chunk.target, 1.0)
+        return chunk.scale * torch.where(chunk.wall < 0, ratio.log(), errors)
+
+    def _sensitivity(self, values: Tensor, chunk: Chunk) -> Tensor:
+        """(values,) derivative of each error with respect to its value."""
+        idle = (chunk.wall != 0) & (chunk.wall * (values - chunk.target) >= 0)
+        factor = torch.where((chunk.wall < 0) & ~idle, 1 / torch.where(idle, 1.0, values), torch.ones_like(values))
+        return torch.where(idle, 0.0, chunk.scale * factor)
 
     def energies(self, vector: Float[Tensor, " parameters"]) -> Float[Tensor, " systems"]:
         """(systems,) eV/atom of the potential, without energies of single atoms."""
@@ -270,8 +272,7 @@ class Problem:
     # objective and derivatives
 
     def _ridge(self, vector: Tensor) -> Tensor:
-        free = self.parameters.free
-        return (RIDGE / max(int(free.sum()), 1)) ** 0.5 * torch.where(free, vector - self.parameters.start, 0.0)
+        return RIDGE**0.5 * torch.where(self.parameters.free, vector - self.parameters.start, 0.0)
 
     def objective(self, vector: Float[Tensor, " parameters"]) -> float:
         """The value at a vector of raw parameters; infinite where the potential gives no number."""
@@ -313,7 +314,7 @@ class Problem:
         for chunk in self.chunks:
             (energy, values), (energy_slopes, value_slopes) = self._linearised(vector, chunk, directions)
             errors = self._errors(values, chunk)
-            jacobian = value_slopes * torch.where(chunk.wall & (errors == 0), 0.0, chunk.scale)
+            jacobian = value_slopes * self._sensitivity(values, chunk)
             objective += float(errors.square().sum())
             hessian += jacobian @ jacobian.T
             gradient += jacobian @ errors
@@ -322,9 +323,8 @@ class Problem:
         jacobian = self._energy_scale * self._project(self._energy_root[:, None] * slopes)
         ridge = self._ridge(vector)
         objective += float(errors.square().sum() + ridge.square().sum())
-        strength = RIDGE / max(int(self.parameters.free.sum()), 1)
-        hessian = hessian + jacobian.T @ jacobian + strength * torch.eye(n, dtype=torch.float64)
-        return Normal(objective, gradient + jacobian.T @ errors + strength**0.5 * ridge[columns], hessian)
+        hessian = hessian + jacobian.T @ jacobian + RIDGE * torch.eye(n, dtype=torch.float64)
+        return Normal(objective, gradient + jacobian.T @ errors + RIDGE**0.5 * ridge[columns], hessian)
 
     def _linearised(
         self, vector: Tensor, chunk: Chunk, directions: Tensor
@@ -342,33 +342,6 @@ class Problem:
         batched: Callable[[Tensor], tuple[Tensor, Tensor]] = torch.func.vmap(along, chunk_size=width)
         with torch.no_grad():
             return function(vector), batched(directions)
-
-
-def dimers(pairs: list[tuple[int, int]], fractions: npt.NDArray[np.float64], cutoff: float) -> AtomGraph:
-    """Two atoms in vacuum along x for every pair and every distance, those of a pair one after the other.
-
-    Args:
-        pairs: atomic numbers.
-        fractions: distances as fractions of the sum of covalent radii.
-        cutoff: Å, of the neighbour list.
-    """
-    distance = np.concatenate([fractions * covalent_distance(*pair) for pair in pairs])
-    n = len(distance)
-    positions = np.zeros((2 * n, 3))
-    positions[1::2, 0] = distance
-    near = np.flatnonzero(distance < cutoff)
-    ends = np.stack([2 * near, 2 * near + 1])
-    edges = np.concatenate([ends, ends[::-1]], axis=1)
-    return AtomGraph(
-        positions=torch.from_numpy(positions),
-        species=torch.from_numpy(np.repeat(np.array(pairs, dtype=np.int64), len(fractions), axis=0).ravel()),
-        system=torch.arange(n).repeat_interleave(2),
-        cell=torch.zeros(n, 3, 3, dtype=torch.float64),
-        pbc=torch.zeros(n, 3, dtype=torch.bool),
-        edges=torch.from_numpy(edges),
-        shifts=torch.zeros(edges.shape[1], 3, dtype=torch.float64),
-        cutoff=cutoff,
-    )
 
 
 def _blocks(edges: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -124,7 +124,7 @@ class Run:
         config, statistics = self.config, self.labelled.statistics
         dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)
-        potential, settings = start(stage, config.potential, statistics, self._stage_or_file)
+        potential, settings = start(stage, config.potential, statistics, self._stage_or_file, self.labelled.train)
         potential = potential.to(dtype)
         train, valid = self._made.structures(stage)
         need_labels(stage, stage.objectives, train, "those it is trained on")

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from phystrain.config import Stage
-from phystrain.data.loader import Loader
+from phystrain.data.graphs import GraphStore
+from phystrain.data.loader import Loader, in_order
 from phystrain.data.statistics import composition
+from phystrain.data.structures import Structures, ragged
 from phystrain.derive import evaluate
+from phystrain.dynamics import placement
 from phystrain.errors import UserError
 from phystrain.potentials import PotentialConfig, build
 from phystrain.potentials.reference_energy import ReferenceEnergy
@@ -18,15 +22,19 @@ from phystrain.saving import SavedModel, load_model
 from phystrain.statistics import Statistics
 from phystrain.train.step import as_potential
 
-_ALIGNED_AT_ONCE = 32
-"""Structures evaluated together when reference energies are aligned."""
+_AT_ONCE = 32
+"""Structures evaluated together."""
 
 _OWN = ("terms.reference.", "terms.prior.")
 """Terms that do not come with the weights of an earlier stage."""
 
 
 def start(
-    stage: Stage, default: PotentialConfig, statistics: Statistics, locate: Callable[[str], Path]
+    stage: Stage,
+    default: PotentialConfig,
+    statistics: Statistics,
+    locate: Callable[[str], Path],
+    labelled: Structures,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The potential as the stage begins, and the settings it is built from.
 
@@ -35,6 +43,7 @@ def start(
         default: the run's potential.
         statistics: of the labelled structures.
         locate: model file of a stage, or of a name in the run file.
+        labelled: structures that it will be trained on, to measure what a prior leaves to learn.
 
     Raises:
         UserError: weights or a prior that do not belong to this potential or these elements.
@@ -47,11 +56,12 @@ def start(
     prior = None
     if stage.prior is not None:
         prior = load_model(locate(stage.prior))
+        _require_same_elements(stage, prior, statistics)
         terms["prior"] = {"kind": "frozen", "potential": _without_reference(prior)}
+        statistics = _of_the_rest(statistics, prior, labelled)
     settings = {"kind": "sum", "terms": terms}
     potential = build(settings, statistics)
     if prior is not None:
-        _require_same_elements(stage, prior, statistics)
         weights = _moved(prior)
         own = potential.state_dict()
         potential.load_state_dict(own | {name: value for name, value in weights.items() if name in own})
@@ -59,6 +69,22 @@ def start(
         saved = load_model(locate(stage.init_from))
         copy_weights(saved.potential, potential, stage)
     return potential, settings
+
+
+def _of_the_rest(statistics: Statistics, prior: SavedModel, labelled: Structures) -> Statistics:
+    """Statistics with the scale of what the prior leaves to learn: a network that starts too steep has to unlearn."""
+    structures = labelled.select(np.flatnonzero(labelled.labelled("forces")))
+    if not len(structures):
+        return statistics
+    store = GraphStore(structures, float(prior.potential.cutoff))  # type: ignore[arg-type]
+    _, dtype = placement(prior.potential)
+    squares = 0.0
+    for numbers in in_order(store, _AT_ONCE):
+        forces = evaluate(as_potential(prior.potential), store.graph(numbers, dtype), ("forces",)).forces
+        assert forces is not None
+        rest = structures.forces[ragged(structures.offsets, numbers)] - forces.to(torch.float64).numpy()
+        squares += float((rest**2).sum())
+    return statistics.model_copy(update={"force_rms": (squares / structures.forces.size) ** 0.5, "energy_mean": 0.0})
 
 
 def _without_reference(saved: SavedModel) -> dict[str, Any]:
@@ -111,8 +137,8 @@ def align_reference(potential: nn.Module, loader: Loader) -> None:
         return
     device = next(potential.parameters()).device
     predicted = []
-    for start in range(0, len(labelled), _ALIGNED_AT_ONCE):
-        graph = loader.store.graph(labelled[start : start + _ALIGNED_AT_ONCE], loader.dtype).to(device)
+    for start in range(0, len(labelled), _AT_ONCE):
+        graph = loader.store.graph(labelled[start : start + _AT_ONCE], loader.dtype).to(device)
         energy = evaluate(as_potential(potential), graph, ("energy",)).energy
         assert energy is not None
         predicted.append(energy.cpu().numpy())
