@@ -290,10 +290,10 @@ class Problem:
             total = total + self._errors(values, chunk).square().sum()
             energies.append(energy)
         total = total + self._energy_errors(torch.cat(energies)).square().sum()
-        (gradient,) = torch.autograd.grad(total, leaf)
-        value = float(total.detach())
-        if not (np.isfinite(value) and torch.isfinite(gradient).all()):
-            return HOPELESS, torch.zeros_like(gradient)
+        total.backward()
+        gradient, value = leaf.grad, float(total.detach())
+        if gradient is None or not (np.isfinite(value) and torch.isfinite(gradient).all()):
+            return HOPELESS, torch.zeros_like(vector)
         return value, gradient
 
     def normal(self, vector: Float[Tensor, " parameters"], columns: Tensor) -> Normal:

@@ -11,7 +11,7 @@ from torch import Tensor
 from phystrain.fitting._parameters import Pair
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import covalent_distance
-from phystrain.layers.zbl import EXPONENT, LENGTH, screened_repulsion
+from phystrain.layers.zbl import EXPONENT, LENGTH, screened_force
 
 WALL_FROM, WALL_TO, WALL_POINTS = 0.3, 0.75, 12
 """Where two atoms must repel, as fractions of the sum of their covalent radii."""
@@ -65,11 +65,8 @@ def walls_of(
 def nuclear_force(graph: AtomGraph) -> Float[Tensor, " systems"]:
     """(systems,) eV/Å, with which the screened nuclei of two atoms each repel; ``graph`` of :func:`dimers`."""
     numbers = graph.species.reshape(-1, 2).to(torch.float64)
-    distance = graph.positions[1::2, 0].clone().requires_grad_()
-    with torch.enable_grad():
-        energy = screened_repulsion(distance, numbers.prod(dim=1), LENGTH / (numbers**EXPONENT).sum(dim=1))
-        (slope,) = torch.autograd.grad(energy.sum(), distance)
-    return -slope
+    distance = graph.positions[1::2, 0]
+    return screened_force(distance, numbers.prod(dim=1), LENGTH / (numbers**EXPONENT).sum(dim=1))
 
 
 def dimers(pairs: list[tuple[int, int]], fractions: npt.NDArray[np.float64], cutoff: float) -> AtomGraph:

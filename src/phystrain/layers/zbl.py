@@ -36,6 +36,17 @@ def screened_repulsion(
     return COULOMB * charges / distance * screening
 
 
+def screened_force(
+    distance: Float[Tensor, " edges"], charges: Float[Tensor, " edges"], length: Float[Tensor, " edges"]
+) -> Float[Tensor, " edges"]:
+    """(edges,) eV/Å, minus the derivative of :func:`screened_repulsion`, positive; arguments as there."""
+    reduced = distance / length
+    total = torch.zeros_like(reduced)
+    for amplitude, decay in zip(AMPLITUDES, DECAYS, strict=True):
+        total = total + amplitude * torch.exp(-decay * reduced) * (1 / distance + decay / length)
+    return COULOMB * charges / distance * total
+
+
 def wall_radius(first: int, second: int, statistics: Statistics, fraction: float, unseen_fraction: float) -> float:
     """Å, where the repulsion of a pair must have ended so as to leave its bonds alone.
 

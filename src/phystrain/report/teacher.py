@@ -46,9 +46,7 @@ def draw_teacher(potential: nn.Module, structures: Structures) -> list[Drawing]:
     return drawings
 
 
-def pair_curves(
-    parts: Sequence[tuple[str, nn.Module]], distance: Floats, first: int, second: int
-) -> dict[str, Floats]:
+def pair_curves(parts: Sequence[tuple[str, nn.Module]], distance: Floats, first: int, second: int) -> dict[str, Floats]:
     """Energies (eV) of two atoms by name of the part, and ``density`` where there is one.
 
     Args:
@@ -65,7 +63,8 @@ def pair_curves(
         device, dtype = placement(term)
         r = torch.from_numpy(distance).to(device, dtype)
         with torch.no_grad():
-            curves = {key: value.cpu().numpy() for key, value in cast(Any, term).components(r, first, second).items()}
+            values = cast(Any, term).components(r, first, second)
+        curves = {key: value.to("cpu", torch.float64).numpy() for key, value in values.items()}
         total = total + curves["total"]
         if len(parts) > 1 or len(curves) == 1:
             found[name] = curves["total"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import covalent_radii
 
-from phystrain.augment._relabel import align, load_teacher, relabel
+from phystrain.augment._relabel import alignment, load_teacher, relabel
 from phystrain.augment._teachers import PotentialTeacher, Teacher
 from phystrain.config import Stage, Window
 from phystrain.data.graphs import GraphStore
@@ -84,20 +84,15 @@ class Made:
         reference = reference.select(np.flatnonzero(reference.labelled("forces")))
         if not len(reference):
             return None
-        seen, kept = self._relabelled(reference, teacher)
-        right = kept.forces
+        numbered = replace(reference, info={"number": np.arange(len(reference)).astype(str)})
+        seen = relabel(numbered, teacher, progress=self._is_first)
+        right = reference.select(seen.info["number"].astype(np.int64)).forces
         return float(np.sqrt(np.mean((seen.forces - right) ** 2) / np.mean(right**2)))
 
     def _teacher(self, stage: Stage) -> tuple[Teacher, bool]:
         assert stage.data is not None
         spec, own = self._locate(stage.data.label_by)
         return load_teacher(spec), own
-
-    def _relabelled(self, structures: Structures, teacher: Teacher) -> tuple[Structures, Structures]:
-        """The structures with the teacher's labels, and with their own; those that it cannot label left out."""
-        numbered = replace(structures, info={"number": np.arange(len(structures)).astype(str)})
-        seen = relabel(numbered, teacher, progress=self._is_first)
-        return seen, structures.select(seen.info["number"].astype(np.int64))
 
     def _taught(self, stage: Stage, structures: Structures, teacher: Teacher, own: bool) -> Structures:
         """Labels of the stage's teacher, on the scale of the quantum energies."""
@@ -107,8 +102,7 @@ class Made:
         taught = relabel(structures, teacher, progress=self._is_first)
         reference = self._labelled.train
         if not own and reference.labelled("energy").any():
-            seen, kept = self._relabelled(reference, teacher)
-            taught = align(taught, kept, seen.energy)
+            taught = alignment(reference, teacher, progress=self._is_first)(taught)
         if self._is_first:
             self._wait()
         if stage.data.steep is not None:
