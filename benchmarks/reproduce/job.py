@@ -100,11 +100,19 @@ def _longer(config: RunConfig, factor: float) -> RunConfig:
     return run_file.check(changed)
 
 
+TRAINING = ("run", "overrides", "equal_time")
+"""Settings that the trained model depends on; the others are those of its tests."""
+
+
 def _same_or_new(folder: Path, settings: dict[str, Any]) -> None:
-    """Forget what other settings have left."""
+    """Forget what other settings have left: all of it, or the tests only where the training is the same."""
     record = folder / "settings.json"
-    if folder.exists() and not (record.is_file() and json.loads(record.read_text(encoding="utf-8")) == settings):
-        shutil.rmtree(folder)
+    if folder.exists():
+        before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        if any(before.get(name) != settings[name] for name in TRAINING):
+            shutil.rmtree(folder)
+        elif before != settings:
+            shutil.rmtree(folder / "tests", ignore_errors=True)
     write_text(record, json.dumps(settings))
 
 
