@@ -168,6 +168,7 @@ def _test(job: Job, data: Path, folder: Path, say: Callable[[str], None]) -> dic
     model = load_model(folder / "run" / "model" / "model.safetensors")
     files = {name: read(data / test.file).structures for name, test in experiment.tests.items()}
     files = {name: structures.select(~isolated(structures)) for name, structures in files.items()}
+    files = {name: of_known_elements(found, model.statistics.species) for name, found in files.items()}
     first = next(iter(files.values()))
     source = first if experiment.starts.file is None else read(data / experiment.starts.file).structures
     subject = Subject(
@@ -203,6 +204,12 @@ def _plain(result: Result) -> dict[str, Any]:
     figures = {name: value for name, value in result.figures.items() if "=" not in name}  # not those of single groups
     curves = content["curves"] if result.test in CURVES else {}
     return {"figures": figures, "passed": result.passed, "curves": curves}
+
+
+def of_known_elements(structures: Structures, species: tuple[int, ...]) -> Structures:
+    """The structures that hold no other elements: of others a potential can say nothing."""
+    strange = np.bincount(structures.system, weights=~np.isin(structures.species, species), minlength=len(structures))
+    return structures.select(strange == 0)
 
 
 def subset(structures: Structures, count: int | None) -> Structures:
