@@ -6,16 +6,16 @@ from phystrain.errors import UserError
 
 @pytest.fixture
 def short(monkeypatch):
-    """The demo in a few seconds: the same three run files with hardly any steps."""
-    monkeypatch.setattr(demo, "STAGES", {"steps": 3, "pretrain_steps": 2, "batch_size": 2})
+    """The demo in a few seconds: the same run files with hardly any steps."""
+    monkeypatch.setattr(demo, "STAGES", {"steps": 3, "pretrain_steps": 2, "batch_size": 2, "families": ["morse_zbl"]})
     monkeypatch.setattr(demo, "SURVIVAL", demo.SURVIVAL | {"picoseconds": 0.01, "replicas": 2})
     monkeypatch.setattr(demo, "LABELS", 3)
 
 
-def test_three_ways_one_table_one_page(short, tmp_path):
+def test_four_ways_one_table_one_page(short, tmp_path):
     said = []
     variants = demo.run_demo(tmp_path / "demo", say=said.append)
-    assert [variant.name for variant in variants] == ["labels only", "weak losses", "all physics"]
+    assert [variant.name for variant in variants] == ["labels only", "weak losses", "prior", "all physics"]
     for variant in variants:
         assert {result.test for result in variant.results} == {"errors", "dimers", "derivatives", "survival"}
     page = (tmp_path / "demo" / "report.html").read_text()

@@ -1,7 +1,7 @@
-"""The main job on data that ships with the package: one network, the same few labels, three ways of training.
+"""The main job on data that ships with the package: one network, the same few labels, four ways of training.
 
 Each way is an ordinary run file that the demo writes and trains with ``phystrain train``, so that a user can read it,
-change it and run it again. The three train side by side, one thread each, on as many cores as there are.
+change it and run it again. They train side by side, one thread each, on as many cores as there are.
 """
 
 import csv
@@ -26,25 +26,26 @@ from phystrain.report.comparison import Comparison, Variant, comparison_table, s
 from phystrain.report.page import write_report
 from phystrain.verdict import load_results
 
-VARIANTS = ("labels only", "weak losses", "all physics")
+VARIANTS = ("labels only", "weak losses", "prior", "all physics")
 LABELS = 10
-STAGES: dict[str, Any] = {"steps": 600, "pretrain_steps": 500, "batch_size": 2}
+STAGES: dict[str, Any] = {"steps": 600, "pretrain_steps": 500, "batch_size": 2, "families": ["born_mayer_angles"]}
 SURVIVAL = {"temperatures": [1000.0, 2000.0, 3000.0], "replicas": 6, "picoseconds": 2.0, "timestep": 2.0}
 INTRO = """\
 Ten frames of silica zeolites with energies and forces (PBE-D3, molecular dynamics at 298 to 1000 K; CC0) train the
-same small network, a PaiNN with 64 channels and 2 layers, three ways. "Labels only" is what any trainer does. "Weak
-losses" adds PITC and PISC, which ask that the energy surface agrees with itself between the labels. "All physics"
-first fits a classical EAM to the same ten frames, pulls and perturbs them, and pretrains on its labels; a few of those
-stay in the loss during fine-tuning.
+same small network, a PaiNN with 64 channels and 2 layers, four ways. "Labels only" is what any trainer does. "Weak
+losses" adds PITC and PISC, which ask that the energy surface agrees with itself between the labels. "Prior" first fits
+a classical potential for ionic solids to the same ten frames and adds it, unchanged, to the network, which learns what
+it leaves. "All physics" fits an EAM, pulls and perturbs the frames, and pretrains on its labels; a few of those and
+both weak losses stay in the loss during fine-tuning.
 
-All three are tested on 28 frames that none of them saw, and in Langevin dynamics at 1000, 2000 and 3000 K: six runs of
+All four are tested on 28 frames that none of them saw, and in Langevin dynamics at 1000, 2000 and 3000 K: six runs of
 2 ps each, stopped when two atoms come closer than 0.6 of the sum of their covalent radii. One seed is an example, not
-a proof: benchmarks/results/physics.md holds the same comparison over five seeds, with a longer training on labels only
-beside it."""
+a proof: benchmarks/results/reproduce.md holds comparisons over several seeds and systems, with a longer training on
+labels only beside them."""
 
 
 def run_files(seed: int) -> dict[str, dict[str, Any]]:
-    """Settings of the three runs.
+    """Settings of the runs.
 
     Args:
         seed: of the choice of frames, the network and the dynamics.
@@ -73,7 +74,7 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
         say: told what happens.
 
     Returns:
-        The three variants with their results.
+        The variants with their results.
 
     Raises:
         UserError: the folder holds something else, or a run failed.
@@ -93,7 +94,8 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
         if files[variant].is_file() and files[variant].read_text(encoding="utf-8") != text:
             raise UserError(f"{folder} holds a demo with other settings: give another --output")
         write_text(files[variant], text)
-    say(f"{LABELS} labelled silica frames, three ways of training; run files, models and report go to {folder}")
+    ways = len(VARIANTS)
+    say(f"{LABELS} labelled silica frames, {ways} ways of training; run files, models and report go to {folder}")
     _train(files, say)
     variants = []
     for variant, file in files.items():
@@ -160,7 +162,7 @@ def _check(code: int, file: Path) -> None:
 
 def _steps(file: Path) -> int:
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return int(np.sum([stage["steps"] for stage in settings["stages"]]))
+    return int(np.sum([stage.get("steps", 0) for stage in settings["stages"]]))
 
 
 def _progress(file: Path) -> tuple[int, str]:

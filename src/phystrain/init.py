@@ -45,7 +45,10 @@ def propose(
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
     variant = recipes.recommended(quantities)
-    settings = {"stages": recipes.stages(variant, quantities=quantities, batch_size=batch_size, **_lengths(labelled))}
+    steps, pretrain_steps = _lengths(labelled)
+    stages = recipes.stages(
+        variant, quantities=quantities, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size
+    )
     chosen = {name: value for name, value in (keys.model_dump() if keys else {}).items() if value}
     elements = " ".join(chemical_symbols[number] for number in structures.elements)
     return _HEAD.format(
@@ -59,7 +62,7 @@ def propose(
         keys=f"\n  keys: {yaml.safe_dump(chosen, default_flow_style=True).strip()}" if chosen else "",
         test=f"\n  test: {_quoted(test, base)}" if test else "",
         valid_fraction=_valid_fraction(structures),
-    ) + _with_comments(settings)
+    ) + _with_comments({"stages": stages})
 
 
 def _quoted(file: Path | str, base: Path | str) -> str:
@@ -68,10 +71,10 @@ def _quoted(file: Path | str, base: Path | str) -> str:
     return str(yaml.safe_dump(path, default_style='"', width=10_000, allow_unicode=True)).strip()
 
 
-def _lengths(labelled: int) -> dict[str, int]:
-    """Steps of the stages: more data, longer training, up to what two cores do in an hour."""
+def _lengths(labelled: int) -> tuple[int, int]:
+    """Steps on the labels and of pretraining: more data, longer training, up to what two cores do in an hour."""
     steps = int(min(20_000, max(1_500, 20 * labelled)))
-    return {"steps": steps, "pretrain_steps": min(5_000, max(1_000, steps // 2))}
+    return steps, min(5_000, max(1_000, steps // 2))
 
 
 def _valid_fraction(structures: Structures) -> float:
@@ -96,7 +99,9 @@ _COMMENTS = {
         "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more passes a step,\n"
         "# and for conservative networks, as this one, no gain was measured"
     ),
+    "fit: {choose: auto}": "the best of several classical potentials, fitted to the same labels: it knows repulsion",
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
+    "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
     "label_by:": "structures pulled and perturbed far from equilibrium, labelled by it",
     "replay:": "its labels stay in the loss at a small weight, so that nothing is forgotten",
 }

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from phystrain import config as run_file
+from phystrain import registry
 from phystrain.config import RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
+from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
@@ -158,6 +160,8 @@ def fit_classical(
         say: told what happens.
     """
     read(data, keys=LabelKeys(**(keys or {})))  # whatever is wrong with the file is said before anything else
+    if kind in registry.kinds("potentials") and issubclass(registry.find("potentials", kind).Config, NetworkConfig):
+        raise UserError(f"{kind} is a network; 'fit' is for classical potentials. 'phystrain init {data}' trains one.")
     choose = None if kind != "auto" and "," not in kind else kind if kind == "auto" else kind.split(",")
     stage: dict[str, Any] = {"name": "fit", "fit": dict(settings or {}) | ({"choose": choose} if choose else {})}
     if choose is None:

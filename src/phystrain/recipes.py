@@ -10,6 +10,7 @@ VARIANTS = {
     "labels only, longer": "the same for as many steps as fit into the time that all physics takes",
     "weak losses": "with PITC and PISC beside the labels",
     "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
+    "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
 }
 
@@ -22,7 +23,7 @@ WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "
 
 
 def recommended(quantities: tuple[str, ...]) -> str:
-    """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/physics.md.
+    """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/reproduce.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
     their energy already; the run file says how to add them.
@@ -30,7 +31,7 @@ def recommended(quantities: tuple[str, ...]) -> str:
     Args:
         quantities: labels in the data; without forces a classical teacher cannot be fitted.
     """
-    return "pretrained" if "forces" in quantities else "labels only"
+    return "prior" if "forces" in quantities else "labels only"
 
 
 def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def stages(
     steps: int = 1200,
     pretrain_steps: int = 1000,
     batch_size: int = 4,
+    families: str | list[str] = "auto",
 ) -> list[dict[str, Any]]:
     """The stages of a variant, as they would stand in a run file.
 
@@ -80,6 +82,7 @@ def stages(
         steps: of training on the labels.
         pretrain_steps: of training on the teacher.
         batch_size: structures a step.
+        families: of classical potentials that a prior is chosen from.
     """
     finetune: dict[str, Any] = {
         "name": "finetune",
@@ -94,5 +97,7 @@ def stages(
         finetune["steps"] = LONGER * steps
     if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
+    if variant == "prior":
+        return [{"name": "teacher", "fit": {"choose": families}}, finetune | {"prior": "teacher"}]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain", "weight": REPLAY_WEIGHT}}
     return [teacher_stage(), pretrain_stage(pretrain_steps, batch_size), finetune]

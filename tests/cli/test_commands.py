@@ -40,7 +40,8 @@ def project(tmp_path_factory, cache):
         keys = ["--energy", "E_pbe", "--forces", "F_pbe"]
         main(["init", "data/our labels.xyz", "--output", "settings/run.yaml", *keys])
         stages = config.load("settings/run.yaml").stages
-        short = [f"stages.{stage.name}.steps=3" for stage in stages]
+        short = [f"stages.{stage.name}.steps=3" for stage in stages if stage.fit is None]
+        short.append("stages.teacher.fit={choose: [morse_zbl], evaluations: 4, starts: 1, folds: 2}")
         reliability = "reliability={replicas: 1, picoseconds: 0.003, temperatures: [300, 600]}"
         main(["train", "settings/run.yaml", *TINY, *short, reliability])
     return folder
@@ -49,7 +50,8 @@ def project(tmp_path_factory, cache):
 def test_init_proposes_all_stages(project):
     text = (project / "settings" / "run.yaml").read_text()
     found = config.load(project / "settings" / "run.yaml")
-    assert [stage.name for stage in found.stages] == ["teacher", "pretrain", "finetune"]
+    assert [stage.name for stage in found.stages] == ["teacher", "finetune"]
+    assert (found.stages[0].fit.choose, found.stages[1].prior) == ("auto", "teacher")
     assert found.data.train == "../data/our labels.xyz"
     assert (found.data.keys.energy, found.data.keys.forces) == ("E_pbe", "F_pbe")
     assert "12 structures, 24 atoms, elements O Si" in text
@@ -76,7 +78,7 @@ def test_train_leaves_a_whole_run_folder(project):
     assert set(results) == set(registry.kinds("reliability"))
     assert {"survived at 300 K", "survived at 600 K"} <= set(results["survival"]["figures"])
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
-    assert [row["stage"] for row in rows if row["step"] == "3"] == ["teacher", "pretrain", "finetune"]
+    assert [row["stage"] for row in rows if row["step"] == "3"] == ["finetune"]
 
 
 def test_the_same_command_again_changes_no_model(project, call, monkeypatch):
@@ -177,7 +179,7 @@ def test_compare_tells_runs_of_one_name_apart(project, call, tmp_path):
 def test_info(project, call):
     outcome = call("info", project / "settings" / "runs" / "run")
     assert outcome.code == 0, outcome.err
-    for words in ("elements    O Si", "cut-off     3 Å", "stage       finetune", "kind: painn", "channels: 4"):
+    for words in ("elements    O Si", "cut-off     6 Å", "stage       finetune", "kind: painn", "channels: 4"):
         assert words in outcome.out
     kinds = call("info", "--kinds").out
     for group in ("potentials", "objectives", "augment", "reliability"):

@@ -24,13 +24,16 @@ from phystrain.data.structures import Structures
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
 from phystrain.progress import track
-from phystrain.saving import save_model
+from phystrain.saving import load_model, save_model
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics
 from phystrain.train.loop import Material, Training
 from phystrain.train.made import Made, outside, replay_weight
 from phystrain.train.material import load_labelled, need_labels, require_labels, reserve
 from phystrain.train.start import align_reference, start
+
+POOR = 0.6
+"""Relative error of a prior's forces beyond which it is warned of."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -126,6 +129,8 @@ class Run:
         torch.manual_seed(config.seed)
         potential, settings = start(stage, config.potential, statistics, self._stage_or_file, self.labelled.train)
         potential = potential.to(dtype)
+        if stage.prior is not None:
+            self._say_how_good(stage, stage.prior)
         train, valid = self._made.structures(stage)
         need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
@@ -157,6 +162,14 @@ class Run:
             figures = {k.removeprefix("valid_"): v for k, v in self._metrics.rows[-1].items() if "mae" in k}
             errors = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
             self._log(f"stage {stage.name}: done{', validation ' + errors if errors else ''}")
+
+    def _say_how_good(self, stage: Stage, prior: str) -> None:
+        """Say what the prior leaves to learn, and warn of one that teaches more about itself than about the data."""
+        error = load_model(self._stage_or_file(prior)).meta.get("quality", {}).get("relative force error")
+        if error is not None:
+            self._log(f"stage {stage.name}: the prior is wrong by {100 * error:.0f} % of the forces")
+            if error > POOR:
+                self._log(f"stage {stage.name}: that is a poor prior; zbl as a term of the potential may serve better")
 
     def _fit_stage(self, stage: Stage, fit_settings: FitSettings) -> None:
         """Fit a classical potential; it takes seconds, so an interrupted one begins anew."""
