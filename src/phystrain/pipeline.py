@@ -15,11 +15,14 @@ from phystrain.config import RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
+from phystrain.fitting import FAMILIES
+from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
+from phystrain.report.parameters import write_parameters
 from phystrain.report.plots import Drawing
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
@@ -120,7 +123,7 @@ def _trained_and_tested(
         seed=config.seed,
         frames_to=folder / "failed.xyz",
     )
-    if labelled.test is None:
+    if labelled.test is None and config.stages[-1].fit is None:
         note = " These are validation structures, by which the weights were chosen too."
         results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
     variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
@@ -152,7 +155,8 @@ def fit_classical(
     Args:
         data: labelled structures, with forces.
         folder: run folder.
-        kind: of the potential, several with commas between them to choose among by cross-validation, or ``auto``.
+        kind: of the potential, or a family of :mod:`phystrain.fitting`; several with commas between them to choose
+            among by cross-validation; or ``auto``.
         settings: of the fit; see :class:`phystrain.fitting.FitSettings`.
         seed: of the split and the starts.
         keys: names of the labels.
@@ -162,7 +166,8 @@ def fit_classical(
     read(data, keys=LabelKeys(**(keys or {})))  # whatever is wrong with the file is said before anything else
     if kind in registry.kinds("potentials") and issubclass(registry.find("potentials", kind).Config, NetworkConfig):
         raise UserError(f"{kind} is a network; 'fit' is for classical potentials. 'phystrain init {data}' trains one.")
-    choose = None if kind != "auto" and "," not in kind else kind if kind == "auto" else kind.split(",")
+    several = kind in FAMILIES or "," in kind
+    choose = "auto" if kind == "auto" else [name.strip() for name in kind.split(",")] if several else None
     stage: dict[str, Any] = {"name": "fit", "fit": dict(settings or {}) | ({"choose": choose} if choose else {})}
     if choose is None:
         stage["potential"] = {"kind": kind}
@@ -176,6 +181,9 @@ def fit_classical(
         },
         f"fit of {kind}",
     )
-    if not config.potential.trains_reference:
-        raise UserError(f"{kind} is a network; 'fit' is for classical potentials. 'phystrain init {data}' trains one.")
-    return run(config, folder, restart=restart, say=say)
+    results = run(config, folder, restart=restart, say=say)
+    model = load_model(folder)
+    write_parameters(model.potential, folder / "parameters.csv")
+    files = write_lammps(model.potential, folder / "lammps", model.statistics)
+    say(f"parameters {folder / 'parameters.csv'}\nfor LAMMPS {files[0]}")
+    return results

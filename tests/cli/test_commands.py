@@ -305,3 +305,15 @@ def test_a_reader_that_has_seen_enough():
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == "{\n"
     assert done.stderr == ""
+
+
+def test_fit_leaves_parameters_and_files_for_lammps(call, data, tmp_path):
+    outcome = call("fit", data, "--kind", "morse_zbl", "--starts", "1", "--output", "teacher")
+    assert outcome.code == 0, outcome.err
+    rows = list(csv.DictReader((tmp_path / "teacher" / "parameters.csv").open()))
+    depths = {row["belongs"]: float(row["value"]) for row in rows if row["parameter"] == "depth"}
+    assert set(depths) == {"O-O", "O-Si", "Si-Si"}
+    assert all(depth > 0 for depth in depths.values())
+    assert "pair_style" in (tmp_path / "teacher" / "lammps" / "in.potential").read_text()
+    assert (tmp_path / "teacher" / "report.html").read_text().count("The classical potential") >= 1
+    assert not call("info", "teacher").code

@@ -4,6 +4,7 @@
 among families of potentials by the same figure.
 """
 
+from phystrain.fitting._families import FAMILIES
 from phystrain.fitting._fit import FitSettings, Fitted, fit
 
-__all__ = ["FitSettings", "Fitted", "fit"]
+__all__ = ["FAMILIES", "FitSettings", "Fitted", "fit"]

@@ -183,8 +183,6 @@ class Run:
             seed=self.config.seed,
             say=self._log,
         )
-        for note in fitted.notes:
-            self._log(f"stage {stage.name}: {note}")
         found = {"quality": fitted.quality, "families": fitted.families, "notes": list(fitted.notes)}
         self._save(stage, fitted.settings, fitted.potential.state_dict(), self._model_file(stage.name), found)
         seconds = round(time.monotonic() - began, 2)
