@@ -1,7 +1,7 @@
 """From labelled structures to a fitted potential, its quality and what to know about it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from phystrain import registry
 from phystrain.data.graphs import GraphStore
@@ -112,11 +112,24 @@ class _Job:
             "terms": {"reference": reference, "model": config.model_dump(mode="json")},
         }
         self.weights = Weights(settings.energy_weight, settings.force_weight, settings.stress_weight)
+        self._folds: list[Tensor] = []
 
     def fit(
-        self, structures: Structures, starts: int, evaluations: int, done: Callable[[float], None]
+        self,
+        structures: Structures,
+        starts: int,
+        evaluations: int,
+        done: Callable[[float], None],
+        others: Sequence[Tensor] = (),
     ) -> tuple[nn.Module, Parameters]:
         """Search on a subset, then the linear parts on all structures.
+
+        Args:
+            structures: labelled.
+            starts: of the search.
+            evaluations: of the search.
+            done: told the objective after each evaluation.
+            others: parameter vectors that are candidates too.
 
         Returns:
             The potential, and what became of its parameters.
@@ -133,9 +146,10 @@ class _Job:
         part = everything
         if len(some) < len(structures):
             part = Problem(model, parameters, structures.select(some), self.weights, references)
-        vector = search(part, starts, evaluations, self.seed, done)
+        vector = search(part, starts, evaluations, self.seed, done, others)
         if part is not everything:
-            vector = solve_linear(everything, vector)
+            # what is best on the subset need not be best on all
+            vector = solve_linear(everything, min((vector, *others), key=everything.objective))
         vector = parameters.completed(vector)
         parameters.store(model, vector)
         reference = potential.get_submodule("terms.reference")
@@ -146,6 +160,10 @@ class _Job:
         potential.eval()
         parameters.final = vector
         return potential, parameters
+
+    def full(self, structures: Structures, done: Callable[[float], None]) -> tuple[nn.Module, Parameters]:
+        """The fit to all structures; where the folds of a cross-validation ended, it may begin."""
+        return self.fit(structures, self.settings.starts, self.settings.evaluations, done, self._folds)
 
     def cross_validated(self, structures: Structures, done: Callable[[float], None]) -> Figures:
         """Errors on structures left out, pooled over the folds; nothing where there is but one structure."""
@@ -158,7 +176,8 @@ class _Job:
             left_out = np.sort(order[fold::folds])
             kept = np.setdiff1d(order, left_out)
             evaluations = max(self.settings.evaluations // SHORTER, 1)
-            potential, _ = self.fit(structures.select(kept), min(self.settings.starts, 2), evaluations, done)
+            potential, parameters = self.fit(structures.select(kept), min(self.settings.starts, 2), evaluations, done)
+            self._folds.append(parameters.final)
             errors.append(errors_of(potential, structures.select(left_out)))
         return figures_of([np.concatenate(parts) for parts in zip(*errors, strict=True)])
 
@@ -225,7 +244,7 @@ def fit(
         raise UserError("fit: families are chosen by cross-validation, which needs two structures or more")
     job = jobs[chosen]
     with Watched(f"fit of {chosen}", job.steps(False, True)) as done:
-        made, parameters = job.fit(structures, settings.starts, settings.evaluations, done)
+        made, parameters = job.full(structures, done)
     inside = figures_of(errors_of(made, structures))
     attractive = attractive_cores(made, statistics)
     quality = {

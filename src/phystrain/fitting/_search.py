@@ -4,7 +4,7 @@ Source: L-BFGS-B, Byrd, Lu, Nocedal, Zhu 1995, doi:10.1137/0916069. Levenberg an
 factor of three on silica: the exponentials of a density are so much alike that its steps are damped all the way.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +147,12 @@ def minimise(
 
 
 def search(
-    problem: Problem, starts: int, evaluations: int, seed: int, done: Callable[[float], None] = _quiet
+    problem: Problem,
+    starts: int,
+    evaluations: int,
+    seed: int,
+    done: Callable[[float], None] = _quiet,
+    others: Sequence[Vector] = (),
 ) -> Vector:
     """The best of several starts, continued.
 
@@ -161,6 +166,7 @@ def search(
         evaluations: of the one that is continued.
         seed: of the starts.
         done: told the objective after each evaluation.
+        others: further vectors to go on from, as they are.
     """
     parameters = problem.parameters
     generator = np.random.default_rng(seed)
@@ -168,8 +174,9 @@ def search(
     for number in range(starts - 2):
         vector = perturbed(parameters, generator, SPREAD)
         vectors.append(solve_linear(problem, vector) if number % 2 else vector)
-    if starts > 1:
+    if starts > 1 or others:
         scale = scales(problem, parameters.start)  # as dear as thirty evaluations
         tried = [minimise(problem, vector, max(evaluations // 4, 2), done, scale) for vector in vectors]
+        tried += [(vector, problem.objective(vector)) for vector in others]
         vectors = [min(tried, key=lambda outcome: outcome[1])[0]]
     return solve_linear(problem, minimise(problem, vectors[0], evaluations, done)[0])
