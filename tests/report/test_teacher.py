@@ -31,9 +31,9 @@ def wrapped(settings, statistics):
 
 def test_a_picture_for_every_pair_of_elements(frames, statistics):
     drawings = draw_teacher(wrapped({"kind": "eam"}, statistics), frames)
-    assert [drawing.title.split(":")[0] for drawing in drawings] == ["O-O", "O-Si", "Si-Si"]
+    assert [drawing.title for drawing in drawings] == ["O-O", "O-Si", "Si-Si"]
     shortest = statistics.shortest["8-14"]
-    assert f"{shortest:.2f} Å" in drawings[1].title
+    assert f"{shortest:.2f} Å" in drawings[1].description
     assert all(drawing.svg.startswith(b"<?xml") and drawing.png.startswith(b"\x89PNG") for drawing in drawings)
 
 

@@ -126,6 +126,6 @@ def _drawn(
         axes.set(xlabel="Distance (Å)", ylabel="Energy of two atoms (eV)")
         axes.set_ylim(lowest - 0.05 * (top - lowest), top)
 
-    seen = f"data from {distances.min():.2f} Å" if len(distances) else "no such pair in the data"
-    description = f"Energy of two atoms {name} against their distance, with its parts; grey: distances in the data"
-    return render(SECTION, f"{name}: {seen}", description, paint, legend)
+    seen = f"distances in the data, from {distances.min():.2f} Å" if len(distances) else "no such pair is in the data"
+    description = f"Energy of two atoms {name} against their distance, with its parts; grey: {seen}"
+    return render(SECTION, name, description, paint, legend)
