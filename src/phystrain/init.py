@@ -1,5 +1,6 @@
 """A commented run file for the user's own data."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -44,10 +45,18 @@ def propose(
         require_same_elements(structures, "test", read(test, keys=keys).structures)
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
-    variant = recipes.recommended(quantities)
+    periodic = bool(structures.pbc.any())
+    variant = recipes.recommended(quantities, periodic)
+    # a semi-empirical method knows molecules better than any fitted pair form
+    teacher = "gfn2-xtb" if not periodic and importlib.util.find_spec("tblite") else None
     steps, pretrain_steps = _lengths(labelled)
     stages = recipes.stages(
-        variant, quantities=quantities, steps=steps, pretrain_steps=pretrain_steps, batch_size=batch_size
+        variant,
+        quantities=quantities,
+        steps=steps,
+        pretrain_steps=pretrain_steps,
+        batch_size=batch_size,
+        teacher=teacher,
     )
     chosen = {name: value for name, value in (keys.model_dump() if keys else {}).items() if value}
     elements = " ".join(chemical_symbols[number] for number in structures.elements)
@@ -102,7 +111,8 @@ _COMMENTS = {
     "fit: {choose: auto}": "the best of several classical potentials, fitted to the same labels: it knows repulsion",
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
-    "label_by:": "structures pulled and perturbed far from equilibrium, labelled by it",
+    "label_by:": "structures pulled and perturbed far from equilibrium, labelled by a teacher",
+    "label_by: gfn2-xtb": "GFN2-xTB, from 'pip install phystrain[qm]'; without it, a fitted EAM is proposed instead",
     "replay:": "its labels stay in the loss at a small weight, so that nothing is forgotten",
 }
 

@@ -18,11 +18,10 @@ ENERGY_WEIGHT = 10.0
 LEARNING_RATE = 2e-3
 LONGER = 5
 """Steps of labels only that take as long as one step of all physics, its share of pretraining included."""
-REPLAY_WEIGHT = 0.1
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
 
-def recommended(quantities: tuple[str, ...]) -> str:
+def recommended(quantities: tuple[str, ...], periodic: bool) -> str:
     """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/reproduce.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
@@ -30,8 +29,11 @@ def recommended(quantities: tuple[str, ...]) -> str:
 
     Args:
         quantities: labels in the data; without forces a classical teacher cannot be fitted.
+        periodic: whether the structures are; classical pair forms are poor priors for molecules.
     """
-    return "prior" if "forces" in quantities else "labels only"
+    if "forces" not in quantities:
+        return "labels only"
+    return "prior" if periodic else "pretrained"
 
 
 def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
@@ -53,11 +55,13 @@ def teacher_stage() -> dict[str, Any]:
     return {"name": "teacher", "potential": {"kind": "eam"}, "fit": {}}
 
 
-def pretrain_stage(steps: int, batch_size: int) -> dict[str, Any]:
-    """The network on the teacher's labels of pulled and perturbed structures."""
+def pretrain_stage(steps: int, batch_size: int, teacher: str = "teacher") -> dict[str, Any]:
+    """The network on the teacher's labels of pulled and perturbed structures; a foreign one sees rattled ones, too."""
+    pulled: dict[str, Any] = {"kind": "pull_perturb", "rounds": 5}
+    rattled = {"kind": "rattle", "amplitude": 0.1, "copies": 5}
     return {
         "name": "pretrain",
-        "data": {"augment": {"kind": "pull_perturb", "rounds": 5}, "label_by": "teacher"},
+        "data": {"augment": pulled if teacher == "teacher" else [pulled, rattled], "label_by": teacher},
         "objectives": supervised(("energy", "forces")),
         "steps": steps,
         "batch_size": batch_size,
@@ -73,6 +77,7 @@ def stages(
     pretrain_steps: int = 1000,
     batch_size: int = 4,
     families: str | list[str] = "auto",
+    teacher: str | None = None,
 ) -> list[dict[str, Any]]:
     """The stages of a variant, as they would stand in a run file.
 
@@ -83,6 +88,7 @@ def stages(
         pretrain_steps: of training on the teacher.
         batch_size: structures a step.
         families: of classical potentials that a prior is chosen from.
+        teacher: what labels the made structures, such as ``gfn2-xtb``; a fitted EAM if not given.
     """
     finetune: dict[str, Any] = {
         "name": "finetune",
@@ -99,5 +105,7 @@ def stages(
         return [finetune]
     if variant == "prior":
         return [{"name": "teacher", "fit": {"choose": families}}, finetune | {"prior": "teacher"}]
-    finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain", "weight": REPLAY_WEIGHT}}
+    finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}
+    if teacher is not None:
+        return [pretrain_stage(pretrain_steps, batch_size, teacher), finetune]
     return [teacher_stage(), pretrain_stage(pretrain_steps, batch_size), finetune]

@@ -317,3 +317,23 @@ def test_fit_leaves_parameters_and_files_for_lammps(call, data, tmp_path):
     assert "pair_style" in (tmp_path / "teacher" / "lammps" / "in.potential").read_text()
     assert (tmp_path / "teacher" / "report.html").read_text().count("The classical potential") >= 1
     assert not call("info", "teacher").code
+
+
+def test_init_gives_molecules_a_teacher_that_knows_them(call, tmp_path):
+    from ase import Atoms
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write as write_frames
+
+    molecules = []
+    forces = [[0.1, 0, 0], [-0.1, 0, 0], [0, 0, 0]]
+    for number in range(12):
+        water = Atoms("OH2", positions=[[0, 0, 0], [0.96 + 0.002 * number, 0, 0], [-0.24, 0.93, 0]])
+        water.calc = SinglePointCalculator(water, energy=-10.0 - 0.01 * number, forces=forces)
+        molecules.append(water)
+    write_frames(tmp_path / "water.xyz", molecules)
+    outcome = call("init", "water.xyz", "--output", "water.yaml")
+    assert outcome.code == 0, outcome.err
+    stages = {stage.name: stage for stage in config.load(tmp_path / "water.yaml").stages}
+    assert stages["pretrain"].data.label_by == "gfn2-xtb"
+    assert stages["finetune"].replay.weight == "auto"
+    assert stages["finetune"].prior is None
