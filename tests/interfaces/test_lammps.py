@@ -15,6 +15,7 @@ from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
 from phystrain.derive import evaluate
 from phystrain.errors import UserError
+from phystrain.fitting import FitSettings, fit
 from phystrain.graph import AtomGraph
 from phystrain.interfaces import lammps as interface
 from phystrain.interfaces.lammps import evaluate_in_lammps, write_lammps
@@ -68,20 +69,6 @@ def assert_agreement(potential, frames, folder, species, *, energy=1e-6, force=1
     np.testing.assert_allclose(forces, ours.forces.numpy(), atol=force, rtol=0)
 
 
-def fitted(potential, structures, steps=3):
-    """After a few steps of gradient descent on forces."""
-    optimiser = torch.optim.Adam(potential.parameters(), lr=0.02)
-    frames = structures.select(np.arange(2))
-    graph = AtomGraph.from_ase([frames.to_ase(0), frames.to_ase(1)], potential.cutoff)
-    for _ in range(steps):
-        found = evaluate(potential, graph, ("forces",), create_graph=True).forces
-        loss = (found - torch.from_numpy(frames.forces)).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return potential
-
-
 KINDS = {
     "eam": {"kind": "eam"},
     "finnis_sinclair": {"kind": "finnis_sinclair"},
@@ -110,15 +97,27 @@ def test_written_files_give_our_energies_and_forces(data, tmp_path, name, set_na
             pytest.skip(f"no potential {term['kind']}")
     if set_name == "nbmotaw" and "ions" in terms:
         pytest.skip("metals have no ions")
-    structures, statistics, frames = data[set_name]
+    _, statistics, frames = data[set_name]
     torch.manual_seed(0)
     potential = perturbed(build(settings, statistics), 0.2)
-    if name == "eam":
-        potential = fitted(potential, structures)
     write_lammps(potential, tmp_path, statistics)
     references = statistics.reference_energies if "reference" in terms else None
     assert_agreement(potential, frames, tmp_path, statistics.species, references=references)
     assert ("LAMMPS leaves out" in (tmp_path / "in.potential").read_text()) == ("reference" in terms)
+
+
+@pytest.mark.parametrize("set_name", ["silica", "nbmotaw"])
+def test_a_fitted_eam_gives_the_same_in_lammps(data, tmp_path, set_name):
+    structures, _, frames = data[set_name]
+    few = structures.select(np.arange(8))
+    statistics = compute(few, 6.0, reference_energies(few))
+    quick = FitSettings(starts=1, evaluations=10, folds=2)
+    found = fit(quick, {"kind": "eam"}, few, statistics, say=lambda _: None)
+    assert found.quality["force RMSE"] < 1000 * np.sqrt(np.mean(few.forces**2))
+    write_lammps(found.potential, tmp_path, statistics)
+    reference = found.potential.get_submodule("terms.reference")
+    energies = dict(zip(reference.species, reference.energies.tolist(), strict=True))
+    assert_agreement(found.potential, frames, tmp_path, statistics.species, references=energies)
 
 
 def skewed(species, seed=0):
