@@ -12,9 +12,9 @@ code as far as they are known). ``cost`` times a fit to 300 frames of 100 atoms 
 structures of 30 atoms, with the threads that OMP_NUM_THREADS allows. Each leaves small files in
 benchmarks/results/teachers/, which are not made again; ``table`` makes benchmarks/results/teachers.md from them.
 
-The published recipe is rebuilt with our squared errors in place of its absolute ones, and with 200 epochs of batches of 4
-(AdamW 2e-3, plateau x 0.8, clip 10). Its energies count next to nothing (weight 0.01 against 50) and stay off by a constant;
-compare its forces.
+The published recipe is rebuilt with our squared errors in place of its absolute ones, and with 200 epochs of batches of
+4 (AdamW 2e-3, plateau x 0.8, clip 10). Its energies count next to nothing (weight 0.01 against 50) and stay off by a
+constant; compare its forces.
 """
 
 import argparse
