@@ -31,9 +31,9 @@ def say(line: str) -> None:
 def demo(*, output: Path = Path("phystrain-demo"), seed: int = 0) -> None:
     """Run the main job on data that ships with the package: about five minutes on two cores.
 
-    The same small network learns the same few silica frames three ways: from labels only; with the weak losses; and
-    pretrained on a classical teacher whose labels are then replayed. All three are tested on held-out structures and
-    in hot molecular dynamics. A table is printed and report.html written.
+    The same small network learns the same few silica frames four ways: from labels only; with the weak losses; beside a
+    fitted classical potential that is held fixed; and pretrained on one whose labels are then replayed. All are tested
+    on held-out structures and in hot molecular dynamics. A table is printed and report.html written.
 
     Parameters
     ----------
@@ -150,6 +150,8 @@ def fit(
 ) -> None:
     """Fit only a classical potential: its parameters, its errors, its curves, and files for LAMMPS.
 
+    A tenth of the structures is kept back to show errors on.
+
     Parameters
     ----------
     data
@@ -210,7 +212,8 @@ def augment(
     """
     from phystrain.augmented import augment_file, parse
 
-    chosen = parse(kind or ["pull_perturb"], [*settings, *([f"rounds={rounds}"] if rounds is not None else [])])
+    of_pulls = [] if rounds is None else [f"pull_perturb.rounds={rounds}"]
+    chosen = parse(kind or ["pull_perturb"], [*settings, *of_pulls])
     augment_file(
         data,
         output,

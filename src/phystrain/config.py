@@ -69,7 +69,9 @@ class DataConfig(Section):
         LabelKeys(), description="names of the labels in the files, where they are not the usual ones"
     )
     reference_energies: Literal["auto", "isolated", "fit", "zero"] | dict[str, float] = Field(
-        "auto", description="energies of isolated atoms, eV: given by element, from isolated frames, or fitted"
+        "auto",
+        description="energies of isolated atoms, eV: given by element, from isolated frames, or fitted; beside a "
+        "classical potential or a prior they are fitted to what it leaves",
     )
 
     @model_validator(mode="after")
@@ -84,7 +86,9 @@ class DataConfig(Section):
 class StageData(Section):
     """Structures that a stage makes for itself."""
 
-    augment: AnyAugmentation | list[AnyAugmentation] = Field(description="how structures are made from train")
+    augment: AnyAugmentation | Annotated[list[AnyAugmentation], Field(min_length=1)] = Field(
+        description="how structures are made from train"
+    )
     label_by: str | dict[str, Any] = Field(
         description="teacher: a stage, a model file or run folder, or {calculator: module:attribute, ...}"
     )
@@ -279,9 +283,25 @@ class RunConfig(Section):
                 if isinstance(name, str) and (name in later or (field == "replay.stage" and name not in earlier)):
                     hint = registry.did_you_mean(name, earlier) if earlier else "there is none before it"
                     raise ValueError(f"stages.{stage.name}.{field}: {name!r} is no earlier stage; {hint}")
-            if stage.keep_optimiser and earlier[-1:] != [stage.init_from]:
-                raise ValueError(f"stages.{stage.name}.keep_optimiser: init_from must be the stage right before it")
+            if stage.keep_optimiser:
+                _same_optimiser(stage, self.stages[number - 1] if number else None)
+            if stage.replay is not None:
+                source = self.stages[names.index(stage.replay.stage)]
+                terms = source.objectives if stage.replay.objectives is None else stage.replay.objectives
+                if not terms:
+                    raise ValueError(
+                        f"stages.{stage.name}.replay: there is no term of the loss; name the stage that makes "
+                        f"structures, or give replay.objectives"
+                    )
         return self
+
+
+def _same_optimiser(stage: Stage, before: Stage | None) -> None:
+    """Refuse to keep the state of an optimiser that there is none of."""
+    if before is None or before.name != stage.init_from or before.fit is not None:
+        raise ValueError(f"stages.{stage.name}.keep_optimiser: init_from must be the training right before it")
+    if before.optimiser.amsgrad != stage.optimiser.amsgrad:
+        raise ValueError(f"stages.{stage.name}.keep_optimiser: optimiser.amsgrad must be as in {before.name}")
 
 
 def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunConfig:

@@ -40,8 +40,7 @@ both weak losses stay in the loss during fine-tuning.
 
 All four are tested on 28 frames that none of them saw, and in Langevin dynamics at 1000, 2000 and 3000 K: six runs of
 2 ps each, stopped when two atoms come closer than 0.6 of the sum of their covalent radii. One seed is an example, not
-a proof: benchmarks/results/reproduce.md holds comparisons over several seeds and systems, with a longer training on
-labels only beside them."""
+a proof: benchmarks/results holds comparisons over several seeds, with a longer training on labels only beside them."""
 
 
 def run_files(seed: int) -> dict[str, dict[str, Any]]:

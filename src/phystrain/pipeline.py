@@ -31,6 +31,9 @@ from phystrain.verdict import audit_saved, name_of, say_results, smallest, store
 
 Say = Callable[[str], None]
 
+HELD_OUT = 0.1
+"""Part of the structures that ``fit_classical`` keeps back, to show errors on structures that the fit never saw."""
+
 
 def run(
     config: RunConfig, folder: Path | str, *, base: Path | str = ".", restart: bool = False, say: Say = print
@@ -174,7 +177,7 @@ def fit_classical(
     config = run_file.check(
         {
             "potential": {"kind": "eam" if choose else kind},
-            "data": {"train": str(data.resolve()), "keys": dict(keys or {}), "valid_fraction": 0.2},
+            "data": {"train": str(data.resolve()), "keys": dict(keys or {}), "valid_fraction": HELD_OUT},
             "stages": [stage],
             "seed": seed,
             "reliability": {"tests": {"errors": {}, "dimers": {}}},

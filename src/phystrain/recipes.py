@@ -22,7 +22,7 @@ WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "
 
 
 def recommended(quantities: tuple[str, ...], periodic: bool) -> str:
-    """The variant that ``init`` proposes: the cheapest of those that did best in benchmarks/results/reproduce.md.
+    """The variant that ``init`` proposes: the cheapest of those that did best in docs/decisions.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
     their energy already; the run file says how to add them.

@@ -494,6 +494,7 @@ def test_fits_that_cannot_be(refuse, data, tmp_path):
     refuse("fit", data, "--output", "new", "--kind", "emm", words="did you mean 'eam'?")
     refuse("fit", data, "--output", "new", "--kind", "painn", words=("painn is a network", "phystrain init"))
     refuse("fit", data, "--output", "new", "--starts", "0", words="starts should be greater than")
+    refuse("fit", data, "--output", "new", "--kind", "eam,sum", words="sum needs settings of its own")
     assert not (tmp_path / "new").exists()
 
 

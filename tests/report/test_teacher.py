@@ -61,6 +61,21 @@ def test_the_table_holds_values_and_not_what_is_stored(statistics, tmp_path):
     assert depths == pytest.approx(dict.fromkeys(["O-O", "O-Si", "Si-Si"], 0.7), rel=1e-5)
 
 
+def test_angles_have_their_names_and_cosines(statistics):
+    potential = build({"kind": "stillinger_weber", "cosines": {"O-Si-O": -0.3}}, statistics)
+    found = {row.belongs: row.value for row in parameter_rows(potential) if row.parameter == "cosine"}
+    assert found["O-Si-O"] == pytest.approx(-0.3, abs=1e-6)
+    assert all(-1 < value < 1 for value in found.values())
+
+
+def test_born_mayer_is_drawn_with_its_parts(statistics):
+    ions = build({"kind": "born_mayer"}, statistics)
+    curves = pair_curves([("ions", ions)], np.linspace(1.0, 5.9, 50), 8, 14)
+    assert {"repulsion", "coulomb", "dispersion"} <= set(curves)
+    total = sum(curve for name, curve in curves.items() if name != "total")
+    np.testing.assert_allclose(total, curves["total"], atol=1e-4)
+
+
 def test_every_parameter_of_an_eam_is_in_the_table(statistics):
     eam = build({"kind": "eam", "exponentials": 4}, statistics)
     rows = list(parameter_rows(eam))

@@ -177,7 +177,7 @@ def test_the_optimiser_goes_on(settings, tmp_path):
 
 def test_the_optimiser_of_a_stage_further_back_is_refused(settings, tmp_path):
     settings["stages"][2] |= {"init_from": "teacher", "keep_optimiser": True}
-    with pytest.raises(UserError, match="the stage right before"):
+    with pytest.raises(UserError, match="right before it"):
         train(settings, tmp_path / "run")
 
 
@@ -249,3 +249,34 @@ def test_make_optimiser_groups_by_factor(network):
 
     optimiser = make_optimiser(network, Optimiser(rates={"*": 0.1}))
     assert [group["factor"] for group in optimiser.param_groups] == [0.1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replay": {"stage": "teacher"}}, "no term of the loss"),
+        ({"replay": {"stage": "pretrain", "objectives": {}}}, "no term of the loss"),
+        ({"keep_optimiser": True, "optimiser": {"amsgrad": True}}, "amsgrad must be as in"),
+        ({"data": {"augment": [], "label_by": "teacher"}}, "augment"),
+    ],
+)
+def test_stages_that_could_not_train_are_refused(settings, changes, message):
+    settings["stages"][0] = {"name": "teacher", "potential": {"kind": "morse"}, "fit": {}}
+    settings["stages"][2] |= changes
+    with pytest.raises(UserError, match=message):
+        config.check(settings)
+
+
+def test_labels_themselves_are_replayed_at_full_weight(settings, tmp_path):
+    settings["stages"] = [
+        {"name": "first", "objectives": {"energy": {}}, "steps": 2},
+        {
+            "name": "second",
+            "init_from": "first",
+            "replay": {"stage": "first"},
+            "objectives": {"energy": {}, "forces": {}},
+            "steps": 2,
+        },
+    ]
+    _, lines = train(settings, tmp_path / "run")
+    assert any("replayed at weight 0.1" in line for line in lines)

@@ -59,6 +59,8 @@ def solve_linear(problem: Problem, vector: Vector) -> Vector:
     if not len(columns):
         return vector
     best = problem.objective(vector)
+    if not np.isfinite(best):
+        return vector
     for _ in range(ROUNDS):
         normal = problem.normal(vector, columns)
         step = _bounded_step(problem, normal, vector, columns)

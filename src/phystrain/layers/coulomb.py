@@ -25,13 +25,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from phystrain.errors import UserError
+from phystrain.layers.elements import ELECTRONEGATIVITY
 from phystrain.units import COULOMB
 
 _ANIONS = {
     **{"F": -1, "O": -2, "Cl": -1, "N": -3, "Br": -1, "I": -1, "S": -2, "Se": -2, "C": -4, "Te": -2, "P": -3},
     **{"As": -3, "H": -1, "Sb": -3, "Si": -4, "Ge": -4, "B": -3},
 }
-"""Charges of anions, the most electronegative first (Pauling's scale, oxygen before chlorine before nitrogen)."""
+"""Charges of the elements that can be anions."""
 
 _BY_CHARGE = {
     -3: "N",
@@ -112,8 +113,11 @@ def formal_charges(species: Sequence[int], given: Mapping[str, float] | None = N
                 f"charges: {', '.join(missing)} missing; give all elements of the data: {', '.join(symbols)}"
             )
         return [float(given[symbol]) for symbol in symbols]
-    anion = next((symbol for symbol in _ANIONS if symbol in symbols), None)
-    charges = [float(_ANIONS[symbol] if symbol == anion else _USUAL.get(symbol, 3)) for symbol in symbols]
+    possible = [symbol for symbol in symbols if symbol in _ANIONS]
+    anion = max(possible, key=lambda symbol: ELECTRONEGATIVITY[symbol], default=None)
+    if unknown := [symbol for symbol in symbols if symbol not in _USUAL]:
+        raise UserError(f"no usual charge of {unknown[0]} is known: give all, as in charges: {{Si: 2.4, O: -1.2}}")
+    charges = [float(_ANIONS[symbol] if symbol == anion else _USUAL[symbol]) for symbol in symbols]
     if not (min(charges) < 0 < max(charges)):
         raise UserError(
             f"the elements {', '.join(symbols)} have no charges of opposite sign that we know.\n"

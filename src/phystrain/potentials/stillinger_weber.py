@@ -9,7 +9,7 @@ and a different one for each pair of elements.
 
 Angles are those between two *bonded* pairs of elements, by default the pairs that occur in the data no further apart
 than 1.25 times the sum of their covalent radii, but not two metals beside a non-metal that binds them: in silica
-O-Si-O and Si-O-Si, in TiO2 O-Ti-O and Ti-O-Ti, in water H-O-H and nothing else. All other pairs of elements have a
+O-Si-O and Si-O-Si, in TiO2 O-Ti-O and Ti-O-Ti, in water H-O-H (and O-H-O). All other pairs of elements have a
 pair energy only, and no angle whatever the distance. With ``two_body: false`` only the angles remain, as a term to be
 added to a pair potential: ``sum`` of ``born_mayer`` and this is of the form of Vashishta et al. 1990
 (doi:10.1103/PhysRevB.41.12197).
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
+from phystrain.layers.elements import NON_METALS
 from phystrain.layers.pair import (
     BONDED,
     SpeciesPairs,
@@ -252,9 +253,7 @@ GAP = 0.01
 """A distance nearer to the radius than this fraction of the length in the exponent counts as this near: exp(-100)."""
 
 
-_NONMETALS = frozenset(
-    (*(1, 2), *(5, 6, 7, 8, 9, 10), *(14, 15, 16, 17, 18), *(32, 33, 34, 35, 36), *(51, 52, 53, 54), *(85, 86))
-)
+_NON_METALS = frozenset(atomic_numbers[symbol] for symbol in NON_METALS)
 _BINDING = frozenset((6, 7, 8, 9, 15, 16, 17, 33, 34, 35, 52, 53))
 """Non-metals that metals are bonded to, rather than to one another."""
 
@@ -288,7 +287,7 @@ def _bonded_pairs(
     near = [length <= BONDED * covalent_distance(*pair) for pair, length in zip(kinds.pairs, lengths, strict=True)]
     return [
         close
-        and not (ionic and _NONMETALS.isdisjoint(pair))
+        and not (ionic and _NON_METALS.isdisjoint(pair))
         and (not statistics.nearest or pair_name(*pair) in statistics.nearest)
         for pair, close in zip(kinds.pairs, near, strict=True)
     ]

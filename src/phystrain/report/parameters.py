@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from phystrain.files import write_text
 from phystrain.layers.pair import SpeciesPairs, positive
 
+OF_ANGLES = ("raw_strength", "free_cosine")
+"""Parameters that belong to angles, in a potential that has angles."""
+
 
 class Row(NamedTuple):
     """One number.
@@ -43,7 +46,9 @@ def parameter_rows(potential: nn.Module) -> Iterator[Row]:
             continue
         for raw_name, raw in module.named_parameters(recurse=False):
             values = positive(raw) if raw_name.startswith("raw_") else raw
-            owners = _owners(kinds, len(raw) if raw.dim() else 0)
+            if raw_name == "free_cosine":  # kept as its inverse tanh, so that it stays a cosine
+                values = raw.tanh()
+            owners = _owners(module, kinds, raw_name, raw)
             term = name.removeprefix("terms.")
             yield from _rows(term, raw_name.removeprefix("raw_").removeprefix("free_"), owners, values.detach())
 
@@ -57,8 +62,14 @@ def write_parameters(potential: nn.Module, path: Path) -> None:
     write_text(path, text.getvalue())
 
 
-def _owners(kinds: SpeciesPairs, count: int) -> list[str]:
-    """Names of the rows: pairs or elements, whichever there are as many of (one element has one pair, too)."""
+def _owners(module: nn.Module, kinds: SpeciesPairs, name: str, raw: Tensor) -> list[str] | None:
+    """Names of the rows: angles, pairs or elements, whichever there are as many of; ``None`` for a single number."""
+    if not raw.dim():
+        return None
+    count = len(raw)
+    angles = getattr(module, "angles", ())
+    if name in OF_ANGLES and len(angles) == count:
+        return ["-".join(chemical_symbols[number] for number in angle) for angle in angles]  # the centre in the middle
     if count == len(kinds.species):
         return [chemical_symbols[number] for number in kinds.species]
     if count == len(kinds.pairs):
@@ -66,9 +77,10 @@ def _owners(kinds: SpeciesPairs, count: int) -> list[str]:
     return [""] * count
 
 
-def _rows(term: str, parameter: str, owners: list[str], values: Tensor) -> Iterator[Row]:
-    if not owners:
+def _rows(term: str, parameter: str, owners: list[str] | None, values: Tensor) -> Iterator[Row]:
+    if owners is None:
         yield Row(term, parameter, "", 0, float(values))
+        return
     for owner, row in zip(owners, values, strict=True):
         for number, value in enumerate(row.reshape(-1).tolist()):
             yield Row(term, parameter, owner, number, float(f"{value:.10g}"))

@@ -23,7 +23,8 @@ from phystrain.statistics import pair_name
 SECTION = "teacher"
 DEEPEST = -15.0
 """eV; no bond is deeper."""
-PARTS = {"pair": "pair energy", "embedding": "embedding", "total": "total"}
+PARTS = {"pair": "pair energy"}
+"""Names of parts where they are not those of ``components``."""
 
 
 def draw_teacher(potential: nn.Module, structures: Structures) -> list[Drawing]:
@@ -69,7 +70,7 @@ def pair_curves(parts: Sequence[tuple[str, nn.Module]], distance: Floats, first:
         if len(parts) > 1 or len(curves) == 1:
             found[name] = curves["total"]
         else:
-            found |= {PARTS[key]: curves[key] for key in ("pair", "embedding") if key in curves}
+            found |= {PARTS.get(key, key): curve for key, curve in curves.items() if key not in ("density", "total")}
         if "density" in curves:
             found["density"] = curves["density"]
     return found | {"total": total}

@@ -71,16 +71,21 @@ class Made:
     def error_of_teacher(self, stage: Stage) -> float | None:
         """RMS error of the teacher's forces on labelled structures, relative to the RMS of the forces.
 
-        Cross-validated where the teacher was fitted in this run, else on all training structures, which the teacher
-        has not seen. ``None`` if no structure has forces.
+        Cross-validated where the teacher was fitted in this run; on the validation structures where it was trained in
+        this run; else on all training structures, which the teacher has not seen. Zero for the labels themselves,
+        ``None`` where nothing can be said.
         """
-        assert stage.data is not None
+        if stage.data is None:
+            return 0.0
         spec, own = self._locate(stage.data.label_by)
         quality = load_model(str(spec)).meta.get("quality", {}) if own else {}
         if "relative force error" in quality:
-            return float(quality["relative force error"])
+            error = float(quality["relative force error"])
+            return error if np.isfinite(error) else None
         teacher = load_teacher(spec)
-        reference = self._labelled.train
+        reference = self._labelled.valid if own else self._labelled.train
+        if reference is None:
+            return None
         reference = reference.select(np.flatnonzero(reference.labelled("forces")))
         if not len(reference):
             return None

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ class Run:
     def _say_how_good(self, stage: Stage, prior: str) -> None:
         """Say what the prior leaves to learn, and warn of one that teaches more about itself than about the data."""
         error = load_model(self._stage_or_file(prior)).meta.get("quality", {}).get("relative force error")
-        if error is not None:
+        if error is not None and np.isfinite(error):
             self._log(f"stage {stage.name}: the prior is wrong by {100 * error:.0f} % of the forces")
             if error > POOR:
                 self._log(f"stage {stage.name}: that is a poor prior; zbl as a term of the potential may serve better")
@@ -244,11 +245,13 @@ class Run:
             need_labels(stage, objectives, replayed, "those it replays")
             if stage.replay.window is not None:
                 replayed = replayed.select(outside(replayed, self.labelled.train, stage.replay.window))
-            error = self._made.error_of_teacher(source) if stage.replay.weight == "auto" and source.data else None
+            asked = stage.replay.weight == "auto"
+            error = self._made.error_of_teacher(source) if asked else None
             weight = replay_weight(stage.replay.weight, error)
             self._log(
                 f"stage {stage.name}: {len(replayed)} structures replayed at weight {weight:.3g}"
-                + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error is not None else "")
+                + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error else "")
+                + ("; how wrong the teacher is, is not known" if asked and error is None else "")
             )
             replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()), _listing)
             size = stage.replay.batch_size or source.batch_size
