@@ -472,7 +472,7 @@ def test_audits_that_cannot_be(refuse, model, data, tmp_path, arguments, words):
     ("arguments", "words"),
     [
         (["--teacher", "model.safetensors", "--kind", "ratle"], "did you mean 'rattle'?"),
-        (["--teacher", "model.safetensors", "--kind", "rattle", "--rounds", "3"], "unknown field 'rounds'"),
+        (["--teacher", "model.safetensors", "--kind", "rattle", "--rounds", "3"], "no augmentation 'pull_perturb'"),
         (["--teacher", "model.safetensors", "--rounds", "0"], "rounds should be greater than or equal to 1, got 0"),
         (["--teacher", "model.safetensors", "--output", "new.csv"], "let the name end in .xyz"),
         (["--teacher", "model.safetensors", "--output", "good.xyz"], "is the file to read"),
