@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
 
@@ -122,6 +122,16 @@ class Derivation:
             finite = torch.isfinite(volumes)
             stress = filled[1] / torch.where(finite, volumes, torch.ones_like(volumes))
             self._stress = torch.where(finite, stress, torch.full_like(stress, torch.nan))
+
+
+def placement(potential: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device of a potential and the precision it computes in; float64 if it holds no single-precision number."""
+    device, dtype = torch.device("cpu"), torch.float64
+    for tensor in (*potential.parameters(), *potential.buffers()):
+        device = tensor.device
+        if tensor.is_floating_point() and tensor.dtype != torch.float64:
+            return device, tensor.dtype
+    return device, dtype
 
 
 def evaluate(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from phystrain import guards, noise
 from phystrain.data.structures import Floats, Structures, ragged
-from phystrain.derive import Potential, evaluate
+from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.guards import Failure
 from phystrain.progress import bar
@@ -41,16 +41,6 @@ _REPORT_EVERY = 0.2  # seconds between updates of the progress bar
 def replicate(structures: Structures, copies: int) -> Structures:
     """Each structure ``copies`` times, one set after the other: structure ``i`` of copy ``c`` is ``c * n + i``."""
     return structures.select(np.tile(np.arange(len(structures)), copies))
-
-
-def placement(potential: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device of a potential and the precision it computes in; float64 if it holds no single-precision number."""
-    device, dtype = torch.device("cpu"), torch.float64
-    for tensor in (*potential.parameters(), *potential.buffers()):
-        device = tensor.device
-        if tensor.is_floating_point() and tensor.dtype != torch.float64:
-            return device, tensor.dtype
-    return device, dtype
 
 
 def simulate(

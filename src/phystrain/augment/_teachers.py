@@ -19,7 +19,7 @@ from phystrain.augment._protocol import Labelled, Teacher
 from phystrain.augment._recipes import RECIPES, by_name
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
-from phystrain.derive import evaluate
+from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
 from phystrain.registry import did_you_mean
 from phystrain.saving import load_model
@@ -65,7 +65,7 @@ class PotentialTeacher:
         """
         training, threads = self.potential.training, torch.get_num_threads()
         parts = [np.arange(n, min(n + _CHUNK, len(structures))) for n in range(0, len(structures), _CHUNK)]
-        workers = min(threads, len(parts)) if _place(self.potential)[0].type == "cpu" else 1
+        workers = min(threads, len(parts)) if placement(self.potential)[0].type == "cpu" else 1
 
         def task(numbers: Ints) -> list[Labelled]:
             if workers > 1:
@@ -89,7 +89,7 @@ class PotentialTeacher:
         self, structures: Structures, numbers: Ints, want: frozenset[str], batch_edges: int
     ) -> Iterator[Labelled]:
         store = GraphStore(structures.select(numbers), float(self.potential.cutoff))  # type: ignore[arg-type]
-        device, dtype = _place(self.potential)
+        device, dtype = placement(self.potential)
         for batch in _within_budget(store.edge_counts, batch_edges):
             graph = store.graph(batch, dtype).to(device)
             found = evaluate(self.potential, graph, want)  # type: ignore[arg-type]
@@ -161,14 +161,6 @@ def _is_plain(name: str, value: object) -> bool:
         isinstance(value, tuple) and all(isinstance(item, bool | int | float | str) for item in value)
     )
     return plain and name[0] != "_" and name != "training"
-
-
-def _place(potential: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Device, and the precision of the weights: reference energies are in float64 whatever the rest is."""
-    tensors = [tensor for tensor in potential.state_dict().values() if tensor.is_floating_point()]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    lower = [tensor.dtype for tensor in tensors if tensor.dtype != torch.float64]
-    return device, lower[0] if lower else torch.float64
 
 
 def _to_numpy(value: torch.Tensor | None, shape: tuple[int, ...]) -> Floats:

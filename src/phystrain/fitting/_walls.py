@@ -10,10 +10,10 @@ from torch import Tensor
 
 from phystrain.fitting._parameters import Pair
 from phystrain.graph import AtomGraph
-from phystrain.layers.pair import covalent_distance
+from phystrain.layers.pair import REPULSIVE, covalent_distance
 from phystrain.layers.zbl import EXPONENT, LENGTH, screened_force
 
-WALL_FROM, WALL_TO, WALL_POINTS = 0.3, 0.75, 12
+WALL_FROM, WALL_TO, WALL_POINTS = 0.3, REPULSIVE, 12
 """Where two atoms must repel, as fractions of the sum of their covalent radii."""
 
 WALL_MARGIN, WALL_WEIGHT = 0.1, 10.0

@@ -146,6 +146,9 @@ def covalent_distance(first: int, second: int) -> float:
 BONDED = 1.25
 """A pair is bonded if its length is at most this multiple of the sum of covalent radii."""
 
+REPULSIVE = 0.75
+"""Below this multiple of the sum of covalent radii any two atoms must repel; no bond is as short."""
+
 LONGEST = 1.2
 """A pair's length is at most this multiple of the shortest distance that occurs."""
 

@@ -18,6 +18,7 @@ from phystrain.derive import Potential, evaluate
 from phystrain.dynamics import placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
+from phystrain.layers.pair import REPULSIVE
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 
 SMALL_FORCE = 0.010  # eV/Å
@@ -35,7 +36,7 @@ class Config(ReliabilityTest):
     start: float = Field(default=0.6, gt=0, description="shortest distance, as a fraction of the sum of covalent radii")
     points: int = Field(default=200, ge=20, description="distances of each curve")
     repulsive_below: float = Field(
-        default=0.75, gt=0, description="fraction of the sum of covalent radii below which pairs must repel"
+        default=REPULSIVE, gt=0, description="fraction of the sum of covalent radii below which pairs must repel"
     )
     most_flips: int = Field(default=1, ge=0, description="most sign changes of the force")
     tortuosity_limit: float = Field(default=1.1, ge=1, description="largest tortuosity; 1 is a single smooth well")
