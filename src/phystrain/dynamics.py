@@ -21,7 +21,7 @@ from ase.data import atomic_masses
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from phystrain import guards, noise
+from phystrain import compiled, guards, noise
 from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
@@ -95,6 +95,9 @@ def simulate(
                 None if velocities is None else velocities[atoms],
                 key[group],
             )
+            if run.is_worth_compiling():
+                display.update(task, note="compiling the network")
+                run.potential = cast(Potential, compiled.faster(potential))
             shown = time.perf_counter()
             for step in range(1, steps + 1):
                 if not run.running:
@@ -168,6 +171,17 @@ class _Run:
         self._last_temperature = torch.full_like(self.kelvin, torch.inf)
         self._forces(0)
         self._record(0)
+
+    def is_worth_compiling(self) -> bool:
+        """Whether compiled code would make up for the time it takes to compile; one evaluation is timed to see."""
+        asked = self.settings.compiled
+        if not self.running or asked is False or not compiled.available():
+            return False
+        if asked:
+            return True
+        began = time.perf_counter()
+        self._forces(0)
+        return (time.perf_counter() - began) * self.settings.n_steps > compiled.WORTH
 
     @property
     def running(self) -> int:

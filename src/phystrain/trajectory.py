@@ -27,6 +27,9 @@ class Settings(BaseModel):
     frame_interval: int | None = Field(default=None, ge=1, description="steps between stored positions")
     seed: int = Field(default=0, description="of the starting velocities and of the thermostat")
     guards: Guards = Field(default=Guards(), description="when to stop a structure")
+    compiled: bool | None = Field(
+        default=None, description="compile networks first (half a minute, once); null: where the run is long enough"
+    )
     batch_atoms: int = Field(default=4000, ge=1, description="atoms that advance together; the rest wait their turn")
 
     def step_of(self, species: npt.NDArray[np.int64]) -> float:

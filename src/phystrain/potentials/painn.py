@@ -130,6 +130,8 @@ class PaiNN(nn.Module):
         statistics: elements and scales of the training data.
     """
 
+    edgewise: ClassVar[bool] = True
+
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__()
         self.config = config
