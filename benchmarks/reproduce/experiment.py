@@ -143,10 +143,16 @@ def slug(name: str) -> str:
 def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
     """Read and check an experiment; with ``extends: other`` it takes what it does not say itself from another.
 
+    ``leave_out`` lists variants of the other one that are not run.
+
     Raises:
         UserError: no such experiment, or a mistake in it.
     """
     settings = _merged(name, folder, ())
+    left_out = settings.pop("leave_out", [])
+    if unknown := sorted(set(left_out) - set(settings.get("variants", {}))):
+        raise UserError(f"{folder / name}.yaml: leave_out: there is no variant {unknown[0]!r}")
+    settings["variants"] = {key: value for key, value in settings.get("variants", {}).items() if key not in left_out}
     try:
         return Experiment.model_validate({"title": name, **settings, "name": name})
     except ValidationError as error:

@@ -266,3 +266,14 @@ def test_whole_run(folder, tmp_path):
     assert again.returncode == 0
     assert again.stdout == ""  # nothing left to do
     assert "| pretrained | 1 |" in write_tables([experiment], results)
+
+
+def test_variants_can_be_left_out(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "{train: [a.xyz], labels: 4, potential: {kind: painn}, variants: {labels only: {}, prior: {}}}"
+    )
+    (tmp_path / "short.yaml").write_text("extends: base\nleave_out: [prior]\n")
+    assert list(experiments.load("short", tmp_path).variants) == ["labels only"]
+    (tmp_path / "wrong.yaml").write_text("extends: base\nleave_out: [priors]\n")
+    with pytest.raises(UserError, match="no variant 'priors'"):
+        experiments.load("wrong", tmp_path)
