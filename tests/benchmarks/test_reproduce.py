@@ -270,7 +270,8 @@ def test_whole_run(folder, tmp_path):
 
 def test_variants_can_be_left_out(tmp_path):
     (tmp_path / "base.yaml").write_text(
-        "{train: [a.xyz], labels: 4, potential: {kind: painn}, variants: {labels only: {}, prior: {}}}"
+        "{train: [a.xyz], labels: 4, potential: {kind: painn}, tests: {t: {file: b.xyz}}, "
+        "variants: {labels only: {}, prior: {}}}"
     )
     (tmp_path / "short.yaml").write_text("extends: base\nleave_out: [prior]\n")
     assert list(experiments.load("short", tmp_path).variants) == ["labels only"]
