@@ -5,10 +5,10 @@ Stopped half way, the same command goes on: training from its checkpoint, tests 
 
 import argparse
 import json
+import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,10 +117,11 @@ def _same_or_new(folder: Path, settings: dict[str, Any]) -> None:
 
 
 class Clock:
-    """Wall time by stage, over all sessions of a run, kept in a file.
+    """Processor time by stage, over all sessions of a run, kept in a file.
 
-    Each line of the log that begins with ``stage NAME`` ends a span of time that belongs to that stage: making and
-    labelling structures, and training.
+    A job is one thread, so this is the wall time it would take alone, whatever else the machine does meanwhile. Time
+    of finished worker processes (labels of calculators) counts too. Each line of the log that begins with ``stage
+    NAME`` ends a span of time that belongs to that stage: making and labelling structures, and training.
 
     Args:
         file: where the times are.
@@ -129,7 +130,7 @@ class Clock:
     def __init__(self, file: Path) -> None:
         self._file = file
         self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
-        self._last, self._stage = time.perf_counter(), "start"
+        self._last, self._stage = _processor_seconds(), "start"
 
     def note(self, line: str) -> None:
         """Look at a line of the log."""
@@ -139,14 +140,19 @@ class Clock:
 
     def stop(self) -> None:
         """Count the time since the last line for the stage it named."""
-        now = time.perf_counter()
+        now = _processor_seconds()
         self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._last
         self._last = now
         write_text(self._file, json.dumps(self.seconds))
 
 
+def _processor_seconds() -> float:
+    """Of this process and of those it has waited for."""
+    return sum(os.times()[:4])
+
+
 def _train(config: RunConfig, folder: Path, times: Path, say: Callable[[str], None]) -> dict[str, float]:
-    """Train what is not trained yet; wall time by stage."""
+    """Train what is not trained yet; processor time by stage."""
     clock = Clock(times)
     if (folder / "model" / "model.safetensors").is_file():
         return clock.seconds
@@ -190,9 +196,9 @@ def _test(job: Job, data: Path, folder: Path, say: Callable[[str], None]) -> dic
     for name, (test, target) in tasks.items():
         file = folder / "tests" / f"{slug(name)}.json"
         if not file.is_file():
-            began = time.perf_counter()
+            began = _processor_seconds()
             result = test(target)
-            write_text(file, json.dumps(_plain(result) | {"seconds": time.perf_counter() - began}))
+            write_text(file, json.dumps(_plain(result) | {"seconds": _processor_seconds() - began}))
             say(f"{name}: {result.sentence}")
         found[name] = json.loads(file.read_text(encoding="utf-8"))
     return found

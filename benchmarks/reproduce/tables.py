@@ -46,8 +46,8 @@ def write_tables(experiments: list[Experiment], results: Path) -> str:
         "",
         f"Made by `python -m benchmarks.reproduce table` from the files in `{results.name}/`. Mean ± standard",
         "deviation over seeds; the labelled frames are drawn anew for each seed and are the same for all variants.",
-        "Training time is wall time on one thread, teachers and their labels included; jobs ran side by side, so that",
-        "only large ratios of it mean anything.",
+        "Training time is processor time of the one thread that a job has, teachers and their labels included: what",
+        "the clock would show on a machine that does nothing else.",
         "",
     ]
     for experiment in experiments:
