@@ -144,7 +144,7 @@ def displacements(
     moving = torch.ones_like(streams[3], dtype=torch.bool)  # (atoms, 1)
     if settings.fraction < 1:
         moving = uniform(key[system, None], _MASK, draw, atom[:, None]) < settings.fraction
-    if settings.distribution in ("structure", "adversarial_gradient"):
+    if settings.stretch == _STRETCH["structure"]:
         numbers = _over_structure(graph, normal(*streams), moving, lean)
     else:
         numbers = 2 * uniform(*streams) - 1  # (atoms, 3) on [-1, 1)
@@ -196,4 +196,7 @@ def _amplitudes(graph: AtomGraph, settings: Displacing) -> Float[Tensor, " syste
     distances = graph.distances.detach().to(torch.float64)
     shortest = distances.new_full((graph.n_systems,), torch.inf)
     shortest = shortest.scatter_reduce(0, graph.system[graph.edges[0]], distances, "amin")
-    return (settings.cap / settings.stretch * shortest).clamp(max=settings.displacement)
+    stretch = torch.full_like(shortest, settings.stretch)
+    if settings.stretch == _STRETCH["structure"]:  # few atoms cannot be that uneven
+        stretch = torch.minimum(stretch, torch.sqrt(graph.atoms_per_system.to(stretch.dtype)))
+    return (settings.cap / stretch * shortest).clamp(max=settings.displacement)

@@ -15,7 +15,7 @@ depends on passes :func:`check_gradient` too.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ase import Atoms
@@ -74,10 +74,10 @@ def join(batches: Sequence[Batch]) -> Batch:
     labels = [batch.labels for batch in batches]
     if any(one.guide is not None for one in labels):
         labels = [one._replace(guide=one.forces * torch.nan) if one.guide is None else one for one in labels]
-    columns = zip(*labels, strict=True)
+    columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*labels, strict=True)]
     return Batch(
         graph=AtomGraph.concatenate([batch.graph for batch in batches]),
-        labels=Labels(*(None if column[0] is None else torch.cat(column) for column in columns)),
+        labels=Labels(*columns),
         key=torch.cat([batch.key for batch in batches]),
     )
 
@@ -91,7 +91,8 @@ def empty(batch: Batch) -> Batch:
         },
         edges=batch.graph.edges[:, :0],
     )
-    return Batch(graph, Labels(*(None if label is None else label[:0] for label in batch.labels)), batch.key[:0])
+    labels: list[Any] = [None if label is None else label[:0] for label in batch.labels]
+    return Batch(graph, Labels(*labels), batch.key[:0])
 
 
 def reorder_atoms(batch: Batch) -> Batch:
