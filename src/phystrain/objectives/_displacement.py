@@ -32,6 +32,9 @@ _STRETCH = {
 """Largest displacement of an atom, before centring, over delta. A vector that is normalised over a whole structure
 may be all in one atom; it is then shortened to this, which random ones of a thousand atoms hardly ever are."""
 
+_OVER_STRUCTURE = ("structure", "adversarial_gradient")
+"""Distributions that are normalised over a whole structure."""
+
 
 class Displacing(Objective):
     """Base of objectives that look at displaced copies.
@@ -144,7 +147,7 @@ def displacements(
     moving = torch.ones_like(streams[3], dtype=torch.bool)  # (atoms, 1)
     if settings.fraction < 1:
         moving = uniform(key[system, None], _MASK, draw, atom[:, None]) < settings.fraction
-    if settings.stretch == _STRETCH["structure"]:
+    if settings.distribution in _OVER_STRUCTURE:
         numbers = _over_structure(graph, normal(*streams), moving, lean)
     else:
         numbers = 2 * uniform(*streams) - 1  # (atoms, 3) on [-1, 1)
@@ -197,6 +200,6 @@ def _amplitudes(graph: AtomGraph, settings: Displacing) -> Float[Tensor, " syste
     shortest = distances.new_full((graph.n_systems,), torch.inf)
     shortest = shortest.scatter_reduce(0, graph.system[graph.edges[0]], distances, "amin")
     stretch = torch.full_like(shortest, settings.stretch)
-    if settings.stretch == _STRETCH["structure"]:  # few atoms cannot be that uneven
+    if settings.distribution in _OVER_STRUCTURE:  # few atoms cannot be that uneven
         stretch = torch.minimum(stretch, torch.sqrt(graph.atoms_per_system.to(stretch.dtype)))
     return (settings.cap / stretch * shortest).clamp(max=settings.displacement)
