@@ -73,6 +73,15 @@ def test_one_missing_component_takes_the_structure_out(batch, potential):
         assert torch.isfinite(total)
 
 
+def test_guide_forces_without_an_energy(batch, potential):
+    """They count with the potential's own energy, and do not with the reference's."""
+    energy = batch.labels.energy.clone()
+    energy[3] = torch.nan
+    part = batch._replace(labels=batch.labels._replace(energy=energy))
+    counts = [int(term(pitc.Config(anchor=anchor), part, potential).count) for anchor in ("guide", "guide_forces")]
+    assert counts == [1, 2]
+
+
 def test_expansion_around_exact_labels_is_learned_from(batch, potential):
     """With labels that the potential gives itself, the label anchor is the model anchor: the loss is as small."""
     exact = Evaluator(potential, create_graph=False).predict(batch.graph, ("energy", "forces"))

@@ -182,6 +182,12 @@ def test_per_atom_divides_by_the_size(clusters, potentials):
     assert other / one == pytest.approx(8)
 
 
+def test_absolute_norm(clusters, potentials):
+    batch, potential = clusters(), potentials["Morse"]()
+    squared, absolute = (term(pitc.Config(norm=norm), batch, potential).total for norm in ("squared", "absolute"))
+    torch.testing.assert_close(absolute.square(), squared)
+
+
 @ALL
 def test_batch_equals_singles(loss, clusters, potentials):
     """Work is summed within each structure. Summed over the batch, as if all were one, it would be far larger."""
