@@ -95,6 +95,16 @@ class Derivation:
         assert self._stress is not None, "the pass was made without a strain"
         return self._stress
 
+    def slope(self, value: Tensor) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) derivative of ``value``, a number made of this pass's results, by the positions; detached.
+
+        The pass must have been made with ``create_graph``.
+        """
+        if not value.requires_grad:
+            return torch.zeros_like(self._leaves[0])
+        (gradient,) = torch.autograd.grad(value, self._leaves[:1], retain_graph=True, allow_unused=True)
+        return torch.zeros_like(self._leaves[0]) if gradient is None else gradient
+
     def _differentiate(self) -> None:
         if not self._energy.requires_grad:  # no atom has a neighbour, and nothing depends on positions
             gradients: list[Tensor | None] = [None] * len(self._leaves)

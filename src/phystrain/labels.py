@@ -17,20 +17,24 @@ class Labels(NamedTuple):
         forces: (atoms, 3) eV/Å.
         stress: (systems, 3, 3) eV/Å³.
         weight: (systems,) factor of the structure in every loss.
+        guide: (atoms, 3) eV/Å, forces from outside the network and not from the reference: those of a teacher, of a
+            lower level of theory or of a committee; ``None`` if there is no such source.
     """
 
     energy: Float[Tensor, " systems"]
     forces: Float[Tensor, "atoms 3"]
     stress: Float[Tensor, "systems 3 3"]
     weight: Float[Tensor, " systems"]
+    guide: Float[Tensor, "atoms 3"] | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Labels":
-        """Move to a device; forces, stress and weight are cast, energies stay in float64."""
+        """Move to a device; all but the energies, which stay in float64, are cast."""
         return Labels(
             energy=self.energy.to(device),
             forces=self.forces.to(device, dtype),
             stress=self.stress.to(device, dtype),
             weight=self.weight.to(device, dtype),
+            guide=None if self.guide is None else self.guide.to(device, dtype),
         )
 
 

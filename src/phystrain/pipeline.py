@@ -93,7 +93,7 @@ def without_physics(config: RunConfig) -> RunConfig | None:
             "prior": None,
             "stay_near": None,
             "replay": None,
-            "objectives": {name: term for name, term in last.objectives.items() if term.needs},
+            "objectives": {name: term for name, term in last.objectives.items() if term.validated},
         }
     )
     if last.data is not None or not plain.objectives or (plain == last and len(config.stages) == 1):

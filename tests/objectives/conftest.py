@@ -6,6 +6,7 @@ from torch import nn
 
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, unlabelled
+from phystrain.testing import morse_cluster
 
 
 class Counted(nn.Module):
@@ -51,25 +52,15 @@ class Quadratic(Counted):
 
 
 class Morse(Counted):
-    """Pairs bound by D ((1 - exp(-a (r - r0)))² - 1), each scaled by the elements; C2-smooth at the cut-off."""
+    """The Morse pairs of the contract suite, passes counted."""
 
     def __init__(self, cutoff=20.0, length=1.5):
         super().__init__()
+        self.morse = morse_cluster.Morse(cutoff, length)
         self.cutoff = cutoff
-        self.depth = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
-        self.stiffness = nn.Parameter(torch.tensor(1.8, dtype=torch.float64))
-        self.length = nn.Parameter(torch.tensor(length, dtype=torch.float64))
-
-    def pairs(self, graph):
-        centre, neighbour = graph.edges
-        x = (graph.distances / self.cutoff).clamp(max=1)
-        envelope = 1 - 10 * x**3 + 15 * x**4 - 6 * x**5 if self.cutoff < 20 else 1.0
-        elements = (graph.species[centre] * graph.species[neighbour]).to(x) ** 0.1
-        well = (1 - torch.exp(-self.stiffness * (graph.distances - self.length))).square() - 1
-        return self.depth * elements * envelope * well / 2
 
     def energies(self, graph):
-        return graph.positions.new_zeros(graph.n_atoms).index_add(0, graph.edges[0], self.pairs(graph))
+        return self.morse.atomic_energies(graph)
 
 
 class MorseWithForceHead(Morse):
@@ -85,24 +76,6 @@ class MorseWithForceHead(Morse):
         return atomic, -slope + self.bias * torch.sin(7 * graph.positions)
 
 
-def cluster_graph(generator, atoms=8):
-    """A cube with an edge of 1.6 Å and 0.1 Å of disorder (or its first atoms); all pairs are edges."""
-    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.6], dtype=torch.float64)] * 3)[:atoms]
-    positions = corners + 0.2 * (torch.rand(atoms, 3, generator=generator).double() - 0.5)
-    pairs = torch.cartesian_prod(torch.arange(atoms), torch.arange(atoms))
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]].T
-    return AtomGraph(
-        positions=positions,
-        species=torch.ones(atoms, dtype=torch.int64),
-        system=torch.zeros(atoms, dtype=torch.int64),
-        cell=torch.zeros(1, 3, 3, dtype=torch.float64),
-        pbc=torch.zeros(1, 3, dtype=torch.bool),
-        edges=pairs,
-        shifts=torch.zeros(pairs.shape[1], 3, dtype=torch.float64),
-        cutoff=20.0,
-    )
-
-
 @pytest.fixture
 def clusters():
     """Make unlabelled clusters: ``copies`` of the same one, or of the given sizes, each with its own key."""
@@ -110,9 +83,9 @@ def clusters():
     def make(copies=1, sizes=None):
         generator = torch.Generator().manual_seed(0)
         if sizes is None:
-            graphs = [cluster_graph(generator)] * copies
+            graphs = [morse_cluster.cluster(generator)] * copies
         else:
-            graphs = [cluster_graph(generator, size) for size in sizes]
+            graphs = [morse_cluster.cluster(generator, size) for size in sizes]
         graph = AtomGraph.concatenate(graphs)
         return Batch(graph, unlabelled(graph), torch.arange(len(graphs)) + 17)
 

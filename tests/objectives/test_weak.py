@@ -1,23 +1,24 @@
 """PITC and PISC: orders in the displacement, exact cases, cost, and what the random displacements are."""
 
-import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
-from ase.build import bulk, molecule
-from pydantic import ValidationError
 
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, unlabelled
-from phystrain.neighbours import neighbour_list
-from phystrain.objectives import Evaluator, energy, forces, pisc, pitc
-from phystrain.objectives._displacement import displaced, displacements, step_term, weak_label
-from phystrain.testing.objectives import examples, gradient, join, reorder_atoms, term
+from phystrain.objectives import Evaluator, antithetic, energy, forces, pisc, pitc
+from phystrain.objectives._anchor import of_model
+from phystrain.objectives._displacement import displaced, displacements
+from phystrain.objectives._taylor import extrapolation
+from phystrain.testing.objectives import examples, gradient, join, reorder_atoms, term, turn
 
-WEAK = pytest.mark.parametrize("loss", [pitc.Config, pisc.Config], ids=["pitc", "pisc"])
+CASES = ["A", "B", "C", "D", "A10"]  # A11 compares with labels
+LOSSES = {"pitc": pitc.Config, **{f"pisc-{case}": partial(pisc.Config, case=case) for case in CASES}}
+WEAK = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+ALL = pytest.mark.parametrize("loss", [*LOSSES.values(), antithetic.Config], ids=[*LOSSES, "antithetic"])
 
 
 class Recorder(Evaluator):
@@ -52,6 +53,12 @@ def test_exact_on_a_quadratic_potential_at_second_order(loss, clusters, potentia
     assert root_mean_square(loss(k=0.4, displacement=0.2), clusters(3), potential) > 1e-3  # not by accident
 
 
+def test_antithetic_is_exact_on_a_quadratic_potential(clusters, potentials):
+    """Also on a cubic one but for T[d, d, d] / 3, which the Morse cluster shows."""
+    objective = antithetic.Config(displacement=0.2)
+    assert root_mean_square(objective, clusters(3), potentials["Quadratic"](8)) < 1e-12
+
+
 def test_first_order_leaves_half_the_curvature(clusters, potentials):
     """At k the residual on E = x.A.x/2 is (1/2 - k) d.A.d."""
     batch, potential = clusters(), potentials["Quadratic"](8)
@@ -74,6 +81,40 @@ def test_pisc_by_hand(clusters, potentials):
     torch.testing.assert_close(term(objective, batch, potential).total, expected, rtol=1e-9, atol=0)
 
 
+@pytest.mark.parametrize("case", ["B", "C", "D", "A10"])
+def test_pisc_cases_by_hand(case, clusters, potentials):
+    """Every case against its equation, at a share that makes no two of them equal."""
+    batch, potential = clusters(), potentials["Morse"]()
+    objective, k = pisc.Config(k=0.3, case=case, per_atom=False), 0.3
+    places = [batch.graph.positions + displacements(batch.graph, batch.key, objective, draw) for draw in (0, 1, 2)]
+    values = {
+        name: (x, *Evaluator(potential).predict(replace(batch.graph, positions=x), ("energy", "forces"))[:2])
+        for name, x in zip("SCBD", [batch.graph.positions, *places], strict=True)
+    }
+
+    def reached(start, end):
+        (x, e, f), (y, _, g) = values[start], values[end]
+        return e[0] - ((y - x) * ((1 - k) * f + k * g)).sum()
+
+    residual = {
+        "B": lambda: reached("B", "C") - reached("S", "C"),
+        "C": lambda: values["B"][1][0] - reached("C", "B"),
+        "D": lambda: reached("B", "C") - reached("D", "C"),
+        "A10": lambda: values["S"][1][0] - reached("C", "S"),
+    }[case]()
+    torch.testing.assert_close(term(objective, batch, potential).total, residual.square(), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(("case", "same"), [("C", pisc.Config()), ("A10", pitc.Config())])
+def test_backward_steps_add_nothing_at_second_order(case, same, clusters, potentials):
+    """The trapezoidal rule is the same in both directions."""
+    batch, potential = clusters(3), potentials["Morse"]()
+    backward = term(pisc.Config(case=case), batch, potential).total
+    torch.testing.assert_close(backward, term(same, batch, potential).total, rtol=1e-7, atol=0)
+    one, other = (term(loss.model_copy(update={"k": 0.2}), batch, potential) for loss in (pisc.Config(case=case), same))
+    assert float((one.total / other.total).detach()) != pytest.approx(1, rel=1e-2)
+
+
 @WEAK
 @pytest.mark.parametrize(("k", "order"), [(0.0, 2), (0.5, 3)])
 def test_order_in_the_displacement(loss, k, order, clusters, potentials):
@@ -84,6 +125,39 @@ def test_order_in_the_displacement(loss, k, order, clusters, potentials):
     slopes = np.diff(np.log(residuals)) / np.diff(np.log(deltas))
     assert slopes[-1] == pytest.approx(order, abs=0.3)
     assert np.polyfit(np.log(deltas), np.log(residuals), 1)[0] == pytest.approx(order, abs=0.45)
+
+
+def test_third_order_coefficients(clusters, potentials):
+    """PITC at k = 1/2 leaves -T[d, d, d] / 12, the antithetic step + T[d, d, d] / 3: minus four times as much."""
+    batch, potential = clusters(20), potentials["Morse"]()
+    options = {"displacement": 0.01, "per_atom": False}
+    model = Evaluator(potential)
+    copies = [displaced(batch, model, pitc.Config(**options), 0, sign) for sign in (1, -1)]
+    ahead, behind = (model.predict(graph, ("energy", "forces")) for graph in copies)
+    d, here = copies[0].positions - batch.graph.positions, model.predict(batch.graph, ("energy", "forces"))
+
+    def work(force):
+        return batch.graph.sum_per_system((d * force).sum(1))
+
+    # T[d, d, d] from the second difference of the forces along d
+    third = -work(ahead.forces + behind.forces - 2 * here.forces)
+    trapezoid = ahead.energy - here.energy + work(here.forces + ahead.forces) / 2
+    both_sides = ahead.energy - behind.energy + 2 * work(here.forces)
+    size = float(third.detach().abs().max())
+    torch.testing.assert_close(trapezoid, -third / 12, rtol=0, atol=0.05 * size / 12)  # and -Q[d, d, d, d] / 24
+    torch.testing.assert_close(both_sides, third / 3, rtol=0, atol=0.002 * size / 3)  # no fourth order here
+    for objective, residual in ((pitc.Config(**options), trapezoid), (antithetic.Config(**options), both_sides)):
+        total = term(objective, batch, potential).total
+        torch.testing.assert_close(total, residual.square().sum(), rtol=1e-8, atol=0)
+
+
+def test_order_of_antithetic_steps(clusters, potentials):
+    deltas = [0.2, 0.1, 0.05, 0.025]
+    batch, potential = clusters(40), potentials["Morse"]()
+    residuals = [root_mean_square(antithetic.Config(displacement=d), batch, potential) for d in deltas]
+    assert np.polyfit(np.log(deltas), np.log(residuals), 1)[0] == pytest.approx(3, abs=0.3)
+    smallest = root_mean_square(pitc.Config(displacement=0.025), batch, potential)
+    assert residuals[-1] / smallest == pytest.approx(4, rel=0.05)
 
 
 def test_magnitudes(clusters, potentials):
@@ -108,10 +182,16 @@ def test_per_atom_divides_by_the_size(clusters, potentials):
     assert other / one == pytest.approx(8)
 
 
-@WEAK
+def test_absolute_norm(clusters, potentials):
+    batch, potential = clusters(), potentials["Morse"]()
+    squared, absolute = (term(pitc.Config(norm=norm), batch, potential).total for norm in ("squared", "absolute"))
+    torch.testing.assert_close(absolute.square(), squared)
+
+
+@ALL
 def test_batch_equals_singles(loss, clusters, potentials):
     """Work is summed within each structure. Summed over the batch, as if all were one, it would be far larger."""
-    potential, objective = potentials["Morse"](), loss(k=0, per_atom=False)
+    potential, objective = potentials["Morse"](), loss(per_atom=False)
     together = clusters(sizes=[8, 3, 5, 2])
     alone = [
         Batch(graph, unlabelled(graph), key[None]) for graph, key in zip(_split(together), together.key, strict=True)
@@ -138,22 +218,32 @@ def _split(batch):
         )
 
 
-def test_order_of_atoms(potentials):
-    """With the displacements carried along, the order of the atoms does not matter."""
-    potential, objective = potentials["Morse"](cutoff=3.0), pisc.Config()
-    batch = join(examples(3.2))
-    start, end = (displacements(batch.graph, batch.key, objective, draw) for draw in (1, 0))
-    totals = []
-    for which, reverse in ((batch, False), (reorder_atoms(batch), True)):
-        moves = [_reversed(batch, move) if reverse else move for move in (start, end)]
-        graphs = [which.graph.displaced(move) for move in moves]
-        totals.append(step_term(which, Evaluator(potential), objective, *graphs).total)
-    torch.testing.assert_close(*totals, rtol=1e-10, atol=1e-14)
+class Carried(Evaluator):
+    """Displaces as another batch is displaced, with the displacements carried over."""
+
+    def __init__(self, potential, original, settings, carry):
+        super().__init__(potential)
+        self.original, self.settings, self.carry = original, settings, carry
+
+    def shared(self, name, make):
+        _, graph, _, draw, sign = name
+        moves = sign * displacements(self.original.graph, self.original.key, self.settings, draw)
+        return super().shared(name, lambda: graph.displaced(self.carry(moves)))
 
 
-def _reversed(batch, values):
-    """Per-atom values in the order that reorder_atoms gives."""
-    return reorder_atoms(batch._replace(labels=batch.labels._replace(forces=values))).labels.forces
+@ALL
+def test_order_of_atoms_and_orientation(loss, potentials):
+    """With the displacements carried along, neither matters."""
+    potential, objective, batch = potentials["Morse"](cutoff=3.0), loss(), join(examples(3.2))
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(3)).double()).Q
+
+    def reverse(values):
+        return reorder_atoms(batch._replace(labels=batch.labels._replace(forces=values))).labels.forces
+
+    expected = term(objective, batch, potential).total
+    for changed, carry in ((reorder_atoms(batch), reverse), (turn(batch, rotation), lambda d: d @ rotation.T)):
+        total = objective(changed, Carried(potential, batch, objective, carry)).total
+        torch.testing.assert_close(total, expected, rtol=1e-9, atol=1e-14)
 
 
 def test_force_head(clusters, potentials):
@@ -167,21 +257,6 @@ def test_force_head(clusters, potentials):
 # --- gradients --------------------------------------------------------------------------------------------------
 
 
-@WEAK
-@pytest.mark.parametrize("k", [0.0, 0.5])
-def test_gradient_against_finite_differences(loss, k, clusters, potentials):
-    batch, potential, objective = clusters(2), potentials["Morse"](), loss(k=k, displacement=0.1)
-    exact = gradient(objective, batch, potential)
-    step, numeric = 1e-5, []
-    for parameter in potential.parameters():
-        ends = []
-        for move in (step, -2 * step, step):  # there, to the other side, and back
-            parameter.data += move
-            ends.append(float(term(objective, batch, potential).total.detach()))
-        numeric.append((ends[0] - ends[1]) / (2 * step))
-    torch.testing.assert_close(exact, torch.tensor(numeric, dtype=torch.float64), rtol=1e-5, atol=1e-12)
-
-
 def test_detach(clusters, potentials):
     """The value stays, and the gradient is that of the energy at the end alone."""
     batch, potential = clusters(2), potentials["Morse"]()
@@ -190,7 +265,8 @@ def test_detach(clusters, potentials):
     model = Evaluator(potential)
     end = displaced(batch, model, held, 0)
     energies = model.predict(end, ("energy",)).energy
-    residual = (energies - weak_label(model, batch.graph, end, 0.0)).detach()
+    label = extrapolation(of_model(model, batch.graph), of_model(model, end), 0.0)
+    residual = (energies - label).detach()
     expected = torch.stack(torch.autograd.grad((2 * residual * energies).sum(), list(potential.parameters())))
     torch.testing.assert_close(gradient(held, batch, potential), expected)
     assert not torch.allclose(gradient(free, batch, potential), expected, rtol=0.1)
@@ -218,6 +294,14 @@ def test_passes(potentials):
         ([*supervised, pitc.Config(), pisc.Config()], 3),
         ([*supervised, pitc.Config(k=0, weight=3), pisc.Config(detach=True)], 3),  # not part of the displacement
         ([*supervised, pitc.Config(), pisc.Config(displacement=0.02)], 4),
+        ([*supervised, pitc.Config(), pisc.Config(case="B")], 3),
+        ([*supervised, pitc.Config(), pisc.Config(case="C", k=0)], 3),
+        ([*supervised, pitc.Config(), pisc.Config(case="D")], 4),
+        ([*supervised, pitc.Config(), pisc.Config(case="A10", k=0)], 2),
+        ([pisc.Config(case="B", k=0)], 2),  # the energy at C is not used
+        ([*supervised, pitc.Config(), antithetic.Config()], 3),
+        ([pitc.Config(anchor="label")], 1),
+        ([energy.Config(), forces.Config(), pitc.Config(distribution="adversarial_gradient"), pisc.Config()], 4),
     ):
         potential = potentials["Morse"](cutoff=3.0)
         model = Evaluator(potential)
@@ -242,138 +326,9 @@ def test_two_batches_in_one_step(clusters, potentials):
         torch.testing.assert_close(pitc.Config()(batch, model).total, term(pitc.Config(), batch, potential).total)
 
 
-# --- displacements ----------------------------------------------------------------------------------------------
-
-
-def draw_many(atoms, copies=400, cutoff=4.0, draw=0, **settings):
-    """(copies, atoms, 3) displacements of one structure, and the graph of a single copy."""
-    single = AtomGraph.from_ase(atoms, cutoff)
-    graph = AtomGraph.concatenate([single] * copies)
-    moves = displacements(graph, torch.arange(copies), pitc.Config(**settings), draw)
-    return moves.reshape(copies, len(atoms), 3), single
-
-
-def test_uniform():
-    moves, _ = draw_many(molecule("CH4"), copies=2000, centre=False, displacement=0.1)
-    assert moves.abs().max() <= 0.1
-    assert moves.abs().max() > 0.099
-    assert abs(moves.mean()) < 0.002
-    assert float(moves.square().sum(-1).mean()) ** 0.5 == pytest.approx(0.1, rel=0.02)
-    correlation = torch.corrcoef(moves.reshape(2000, -1).T) - torch.eye(15)
-    assert correlation.abs().max() < 0.1  # 4.5 standard deviations
-
-
-def test_fixed_length():
-    moves, _ = draw_many(molecule("CH4"), copies=2000, centre=False, displacement=0.1, distribution="fixed")
-    torch.testing.assert_close(moves.norm(dim=-1), torch.full((2000, 5), 0.1, dtype=torch.float64))
-    second = torch.einsum("sai,saj->ij", moves, moves) / (2000 * 5 * 0.1**2)
-    torch.testing.assert_close(second, torch.eye(3, dtype=torch.float64) / 3, atol=0.02, rtol=0)
-    assert abs(moves.mean()) < 0.002
-
-
-@pytest.mark.parametrize("distribution", ["uniform", "fixed"])
-def test_centre(distribution):
-    moves, _ = draw_many(molecule("CH4"), distribution=distribution)
-    assert moves.mean(dim=1).abs().max() < 1e-16
-    free, _ = draw_many(molecule("CH4"), distribution=distribution, centre=False)
-    torch.testing.assert_close(moves, free - free.mean(dim=1, keepdim=True))
-
-
-@WEAK
-def test_a_lone_atom_stays(loss, potentials):
-    graph = AtomGraph.from_ase(Atoms("H"), 3.0)
-    batch = Batch(graph, unlabelled(graph), torch.tensor([1]))
-    total, count = term(loss(), batch, potentials["Morse"](cutoff=3.0))
-    assert total == 0
-    assert count == 1
-
-
-@pytest.mark.parametrize("distribution", ["uniform", "fixed"])
-@pytest.mark.parametrize("atoms", [Atoms("H2", [[0, 0, 0], [0, 0, 0.4]]), bulk("Cu")], ids=["short bond", "own image"])
-def test_cap(atoms, distribution):
-    """No atom moves by more than the cap times the shortest distance, which may be that to its own image."""
-    settings = {"distribution": distribution, "centre": False, "displacement": 2.0}
-    moves, graph = draw_many(atoms, cap=0.2, **settings)
-    limit = 0.2 * float(graph.distances.min())
-    assert moves.norm(dim=-1).max() <= limit * (1 + 1e-12)
-    assert moves.norm(dim=-1).max() > 0.9 * limit
-
-
-def test_cap_is_for_each_structure():
-    """A short bond in one structure does not make the displacements of another smaller."""
-    frames = [
-        Atoms("H2", [[0, 0, 0], [0, 0, 0.1]]),
-        Atoms("H2", [[0, 0, 0], [0, 0, 1.0]]),
-        Atoms("H2", [[0] * 3, [0, 0, 9]]),
-    ]
-    graph = AtomGraph.from_ase(frames, 4.0)
-    moves = displacements(graph, torch.tensor([5, 5, 5]), pitc.Config(displacement=0.05), 0).reshape(3, 2, 3)
-    torch.testing.assert_close(moves[1], moves[2])  # neither is capped, the second has no edge at all
-    torch.testing.assert_close(moves[0], moves[1] * 0.3 * 0.1 / math.sqrt(3) / 0.05)
-
-
-def test_displacement_depends_on_structure_key_and_draw_alone():
-    batch, settings = join(examples(4.0)), pitc.Config()
-    together = displacements(batch.graph, batch.key, settings, 0)
-    backwards = join(examples(4.0)[::-1])
-    apart = [displacements(single.graph, single.key, settings, 0) for single in examples(4.0)]
-    torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=0)
-    torch.testing.assert_close(
-        displacements(backwards.graph, backwards.key, settings, 0), torch.cat(apart[::-1]), rtol=0, atol=0
-    )
-    assert not torch.allclose(together, displacements(batch.graph, batch.key, settings, 1))
-    assert not torch.allclose(together, displacements(batch.graph, batch.key + 1, settings, 0))
-
-
-def test_no_gradient_into_positions(clusters):
-    batch = clusters()
-    graph = replace(batch.graph, positions=batch.graph.positions.requires_grad_())
-    assert not displacements(graph, batch.key, pitc.Config(), 0).requires_grad
-
-
-@pytest.mark.parametrize("distribution", ["uniform", "fixed"])
-@pytest.mark.parametrize("centre", [True, False])
-def test_reach(distribution, centre):
-    """No pair distance changes by more than twice the reach, from the structure to either displaced copy."""
-    settings = pisc.Config(distribution=distribution, centre=centre, displacement=0.1)
-    for atoms in (molecule("H2"), molecule("CH4"), bulk("Cu", cubic=True)):
-        graph = AtomGraph.concatenate([AtomGraph.from_ase(atoms, 4.0)] * 1000)
-        for draw in (0, 1):
-            moved = graph.displaced(displacements(graph, torch.arange(1000), settings, draw))
-            change = (moved.distances - graph.distances).abs().max()
-            assert change <= 2 * settings.reach
-            assert change > 2 * 0.1 / math.sqrt(3)
-
-
-@WEAK
-def test_reserve_of_the_neighbour_list_is_enough(loss, potentials):
-    """With edges up to the cut-off plus twice the reach, the copies see all that a list of their own would show."""
-    atoms = bulk("Cu", cubic=True) * (2, 1, 1)
-    atoms.rattle(0.1, seed=2)
-    potential, objective = potentials["Morse"](cutoff=3.6, length=2.3), loss(displacement=0.2)
-
-    def kept(reserve):
-        graph = AtomGraph.from_ase(atoms, potential.cutoff + reserve)
-        return graph.displaced(displacements(graph, torch.tensor([3]), objective, 0))
-
-    full, short = kept(2 * objective.reach), kept(0.0)
-    edges, shifts = neighbour_list(full.positions.numpy(), atoms.cell.array, atoms.pbc, potential.cutoff)
-    rebuilt = replace(full, edges=torch.from_numpy(edges), shifts=torch.from_numpy(shifts))
-    energies = [Evaluator(potential).predict(graph, ("energy",)).energy for graph in (full, rebuilt)]
-    torch.testing.assert_close(*energies, rtol=1e-12, atol=0)
-    assert (full.distances < potential.cutoff).sum() == edges.shape[1]
-    assert (short.distances < potential.cutoff).sum() < edges.shape[1]  # without the reserve something is missed
-
-
 def test_single_precision(clusters, potentials):
     """Positions in float32: the residual is that of the rounded structures, at the noise of float32."""
     batch, potential = clusters(4), potentials["Morse"]()
     exact = root_mean_square(pitc.Config(displacement=0.1), batch, potential)
     single = root_mean_square(pitc.Config(displacement=0.1), batch.to(dtype=torch.float32), potential.float())
     assert single == pytest.approx(exact, rel=1e-2)
-
-
-@pytest.mark.parametrize("wrong", [{"displacement": 0}, {"k": 0.6}, {"k": -0.1}, {"cap": 0.5}, {"distribution": "box"}])
-def test_settings_are_checked(wrong):
-    with pytest.raises(ValidationError):
-        pitc.Config(**wrong)

@@ -194,3 +194,34 @@ def test_steep_structures_count_relatively():
     largest = [np.linalg.norm(part, axis=1).max() for part in np.split(steep.forces, structures.offsets[1:-1])]
     assert largest[0] < 50 < largest[1]
     np.testing.assert_allclose(softened.weight, [1.0, (50 / largest[1]) ** 2])
+
+
+def test_every_weak_loss_trains(settings, tmp_path):
+    """From a run file: anchors, an adversary, antithetic steps, strains with their stress, jitter that is validated."""
+    terms = {
+        "energy": {},
+        "forces": {"weight": 10.0},
+        "taylor": {"kind": "pitc", "anchor": "label"},
+        "adversary": {"kind": "pitc", "distribution": "adversarial_force"},
+        "pisc": {"case": "A11"},
+        "antithetic": {"anchor": "auto"},
+        "strain_consistency": {},
+        "jitter": {"quantity": "forces"},
+    }
+    settings["stages"] = [{"name": "one", "objectives": terms, "steps": 3, "batch_size": 2, "validate_every": 3}]
+    train(config.check(settings), tmp_path / "run")
+    row = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))[-1]
+    assert all(float(row[f"train_{name}"]) > 0 for name in terms)
+
+
+def test_an_adversary_without_labels_is_refused(settings, tmp_path):
+    """It would be random without saying so."""
+    frames = list(read(datasets.path("silica"), ":6"))
+    for frame in frames:
+        frame.calc.results.pop("forces", None)
+    write(tmp_path / "energies.xyz", frames)
+    terms = {"energy": {}, "pitc": {"distribution": "adversarial_force"}}
+    settings["data"] = {"train": str(tmp_path / "energies.xyz"), "valid_fraction": 0.34}
+    settings["stages"] = [{"name": "one", "objectives": terms, "steps": 2}]
+    with pytest.raises(UserError, match="objective 'pitc' needs forces"):
+        train(config.check(settings), tmp_path / "run")

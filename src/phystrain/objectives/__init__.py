@@ -7,9 +7,10 @@ of its own making; passes that several objectives need are made once (see :class
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -52,15 +53,35 @@ class Evaluator:
 
         Derivatives are taken when they are first asked for, so energy and forces of one graph cost one pass.
         """
-        if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
-            derivation = Derivation(self._potential, graph, stress=self._stress, create_graph=self._create_graph)
-            self._passes[id(graph)] = (graph, derivation)
-        derivation = self._passes[id(graph)][1]
+        derivation = self._derivation(graph)
         return Prediction(
             energy=derivation.energy() if "energy" in want else None,
             forces=derivation.forces() if "forces" in want else None,
             stress=derivation.stress() if "stress" in want else None,
         )
+
+    def _derivation(self, graph: AtomGraph) -> Derivation:
+        if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
+            derivation = Derivation(self._potential, graph, stress=self._stress, create_graph=self._create_graph)
+            self._passes[id(graph)] = (graph, derivation)
+        return self._passes[id(graph)][1]
+
+    def slope(
+        self, graph: AtomGraph, want: tuple[str, ...], value: Callable[[Prediction], Tensor]
+    ) -> Float[Tensor, "atoms 3"]:
+        """Derivative with respect to positions of a number that is made of predictions; detached.
+
+        Args:
+            graph: the structures; in training the pass is that of :meth:`predict`.
+            want: what ``value`` is made of.
+            value: () from the prediction.
+
+        Returns:
+            (atoms, 3) units of ``value`` per Å.
+        """
+        model = self if self._create_graph else Evaluator(self._potential)
+        with torch.enable_grad():
+            return model._derivation(graph).slope(value(model.predict(graph, want)))
 
     def shared(self, name: Hashable, make: Callable[[], AtomGraph]) -> AtomGraph:
         """The graph of that name, made on first use: objectives that displace alike share the pass."""
@@ -74,11 +95,34 @@ class Objective(PluginConfig):
 
     Attributes:
         weight: factor of the mean in the loss.
-        needs: labels that it cannot do without (class attribute).
     """
 
-    weight: float = Field(default=1.0, ge=0)
-    needs: ClassVar[frozenset[str]] = frozenset()
+    weight: float = Field(default=1.0, ge=0, description="factor of the mean in the loss")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Labels that it cannot do without: structures that lack them do not count. A class attribute will do."""
+        return frozenset()
+
+    @property
+    def uses(self) -> frozenset[str]:
+        """Labels that steer it where there are any, of which the data must have some."""
+        return frozenset()
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """Quantities that it has predicted without a label, besides energy and forces; stress costs a strain."""
+        return frozenset()
+
+    @property
+    def validated(self) -> bool:
+        """Whether it is an error against labels, which says how good a potential is on held-out structures."""
+        return bool(self.needs)
+
+    @property
+    def relative_reach(self) -> float:
+        """Largest shortening of a distance that it causes, as a share of the distance; below one."""
+        return 0.0
 
     @property
     def reach(self) -> float:

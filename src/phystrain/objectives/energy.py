@@ -2,10 +2,9 @@
 
 from typing import ClassVar, Literal
 
-import torch
-
 from phystrain.labels import Batch
-from phystrain.objectives import Evaluator, Objective, Term, masked_sum
+from phystrain.objectives import Evaluator, Objective, Term
+from phystrain.objectives._errors import energy_term
 
 
 class Config(Objective):
@@ -19,10 +18,4 @@ class Config(Objective):
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over labelled structures; the count is their number."""
-        reference = batch.labels.energy
-        labelled = ~torch.isnan(reference)
-        energy = model.predict(batch.graph, ("energy",)).energy
-        assert energy is not None
-        # chosen before the subtraction: a NaN that is masked afterwards still reaches the gradient
-        difference = (energy - torch.where(labelled, reference, energy.detach())) / batch.graph.atoms_per_system
-        return masked_sum(difference.square(), batch.labels.weight, labelled)
+        return energy_term(batch, model, batch.graph)

@@ -2,10 +2,9 @@
 
 from typing import ClassVar, Literal
 
-import torch
-
 from phystrain.labels import Batch
-from phystrain.objectives import Evaluator, Objective, Term, masked_sum
+from phystrain.objectives import Evaluator, Objective, Term
+from phystrain.objectives._errors import forces_term
 
 
 class Config(Objective):
@@ -19,10 +18,4 @@ class Config(Objective):
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over labelled components; the count is their number, three for an atom."""
-        reference = batch.labels.forces
-        labelled = ~torch.isnan(reference)
-        forces = model.predict(batch.graph, ("forces",)).forces
-        assert forces is not None
-        # chosen before the subtraction: a NaN that is masked afterwards still reaches the gradient
-        difference = forces - torch.where(labelled, reference, forces.detach())
-        return masked_sum(difference.square(), batch.labels.weight[batch.graph.system], labelled)
+        return forces_term(batch, model, batch.graph)

@@ -4,7 +4,9 @@ from typing import Literal
 
 from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
-from phystrain.objectives._displacement import WeakObjective, displaced, step_term
+from phystrain.objectives._anchor import of_anchor, of_model
+from phystrain.objectives._displacement import displaced
+from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term
 
 
 class Config(WeakObjective):
@@ -16,10 +18,15 @@ class Config(WeakObjective):
 
     where the product is summed over the atoms of that structure. One pass through the potential besides that of the
     labelled structures. Source: arXiv:2408.05215, PITC loss.
+
+    With ``anchor: label`` E(S) and F(S) are the reference's: augmentation by Taylor expansion, at k = 0 as published
+    (Cooper et al. 2020, npj Comput. Mater. 6:54), at k = 1/2 without the curvature that k = 0 neglects.
     """
 
     kind: Literal["pitc"] = "pitc"
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
-        """Sum over all structures, labelled or not; the count is their number."""
-        return step_term(batch, model, self, start=batch.graph, end=displaced(batch, model, self, draw=0))
+        """Sum over the structures that the anchor knows, all of them by default; the count is their number."""
+        start = of_anchor(batch, model, self.anchor)
+        end = of_model(model, displaced(batch, model, self, draw=0))
+        return residual_term(batch, self, end.energy(), extrapolation(start, end, self.k), start.counted)

@@ -5,15 +5,17 @@ For a test of one's own objective::
     @pytest.mark.parametrize("check", CHECKS)
     def test_contract(check):
         potential = MyPotential().double()
-        check(MyObjective(), examples(potential.cutoff + 2 * MyObjective().reach), potential)
+        check(MyObjective(), examples(potential.cutoff + 1.0), potential)
 
 The examples hold H, C, O and Cu, so the potential must know these elements. It may be any potential whose energy
-depends on its parameters and on distances; it should be in float64.
+depends on its parameters and on distances; it should be in float64. The neighbour lists must exceed its cut-off by as
+much as displaced and strained copies need (``reach``, ``relative_reach``). A loss that takes gradients of all that it
+depends on passes :func:`check_gradient` too.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ase import Atoms
@@ -33,19 +35,19 @@ def examples(cutoff: float) -> list[Batch]:
     """Batches of one structure each, float64, which between them hold every way of being labelled.
 
     Args:
-        cutoff: Å, for the neighbour lists: that of the potential plus twice the reach of the objective.
+        cutoff: Å, for the neighbour lists: that of the potential and a reserve for the objective's copies.
 
     Returns:
-        A molecule with energy and forces, a crystal with everything and a weight of 2, an isolated atom and a
-        molecule with energy only, a molecule without labels.
+        A molecule with energy and forces, a crystal with everything and a weight of 2, an isolated atom with energy
+        only, a molecule with energy and guide forces, a molecule without labels.
     """
     crystal = bulk("Cu", cubic=True)
     crystal.rattle(0.1, seed=1)
     cases: list[tuple[Atoms, tuple[str, ...], float]] = [
         (molecule("H2O"), ("energy", "forces"), 1.0),
-        (crystal, ("energy", "forces", "stress"), 2.0),
+        (crystal, ("energy", "forces", "stress", "guide"), 2.0),
         (Atoms("H"), ("energy",), 0.5),
-        (molecule("CH3OH"), ("energy",), 1.0),
+        (molecule("CH3OH"), ("energy", "guide"), 1.0),
         (molecule("CH4"), (), 1.0),
     ]
     return [_example(*case, number=number, cutoff=cutoff) for number, case in enumerate(cases)]
@@ -55,18 +57,27 @@ def _example(atoms: Atoms, labelled: tuple[str, ...], weight: float, *, number: 
     """One structure with random labels."""
     graph = AtomGraph.from_ase(atoms, cutoff)
     generator = torch.Generator().manual_seed(number)
-    labels = unlabelled(graph)
+    labels = bare(graph)
     drawn = {name: torch.randn(getattr(labels, name).shape, generator=generator).double() for name in labelled}
     labels = labels._replace(weight=labels.weight * weight, **drawn)
     return Batch(graph, labels, torch.tensor([1000 + number]))
 
 
+def bare(graph: AtomGraph) -> Labels:
+    """No labels, and a guide that knows nothing."""
+    labels = unlabelled(graph)
+    return labels._replace(guide=torch.full_like(labels.forces, torch.nan))
+
+
 def join(batches: Sequence[Batch]) -> Batch:
     """Several batches as one."""
-    columns = zip(*(batch.labels for batch in batches), strict=True)
+    labels = [batch.labels for batch in batches]
+    if any(one.guide is not None for one in labels):
+        labels = [one._replace(guide=one.forces * torch.nan) if one.guide is None else one for one in labels]
+    columns: list[Any] = [None if column[0] is None else torch.cat(column) for column in zip(*labels, strict=True)]
     return Batch(
         graph=AtomGraph.concatenate([batch.graph for batch in batches]),
-        labels=Labels(*(torch.cat(column) for column in columns)),
+        labels=Labels(*columns),
         key=torch.cat([batch.key for batch in batches]),
     )
 
@@ -80,7 +91,8 @@ def empty(batch: Batch) -> Batch:
         },
         edges=batch.graph.edges[:, :0],
     )
-    return Batch(graph, Labels(*(label[:0] for label in batch.labels)), batch.key[:0])
+    labels: list[Any] = [None if label is None else label[:0] for label in batch.labels]
+    return Batch(graph, Labels(*labels), batch.key[:0])
 
 
 def reorder_atoms(batch: Batch) -> Batch:
@@ -90,7 +102,20 @@ def reorder_atoms(batch: Batch) -> Batch:
     last = torch.cumsum(graph.atoms_per_system, 0) - 1
     order = last[graph.system] - index  # its own inverse
     moved = replace(graph, positions=graph.positions[order], species=graph.species[order], edges=order[graph.edges])
-    return batch._replace(graph=moved, labels=batch.labels._replace(forces=batch.labels.forces[order]))
+    labels = batch.labels._replace(forces=batch.labels.forces[order])
+    if labels.guide is not None:
+        labels = labels._replace(guide=labels.guide[order])
+    return batch._replace(graph=moved, labels=labels)
+
+
+def turn(batch: Batch, rotation: Tensor) -> Batch:
+    """The same batch in another orientation: structures and labels multiplied by ``rotation``, (3, 3) orthogonal."""
+    graph, labels = batch.graph, batch.labels
+    moved = replace(graph, positions=graph.positions @ rotation.T, cell=graph.cell @ rotation.T)
+    labels = labels._replace(forces=labels.forces @ rotation.T, stress=rotation @ labels.stress @ rotation.T)
+    if labels.guide is not None:
+        labels = labels._replace(guide=labels.guide @ rotation.T)
+    return batch._replace(graph=moved, labels=labels)
 
 
 def term(objective: Objective, batch: Batch, potential: nn.Module) -> Term:
@@ -153,6 +178,16 @@ def check_permutation(objective: Objective, singles: Sequence[Batch], potential:
     _same(one.total, other.total, "permutation of atoms")
 
 
+def check_rotation(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """The orientation does not matter; objectives that draw a direction are left out."""
+    if objective.reach > 0 or objective.relative_reach > 0:
+        return
+    batch = join(singles)
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(5)).double()).Q
+    one, other = (term(objective, which, potential) for which in (batch, turn(batch, rotation)))
+    _same(one.total, other.total, "rotation")
+
+
 def check_weight(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
     """The weight of a structure is a factor of its part of the sum and leaves the count alone."""
     batch = join(singles)
@@ -166,12 +201,12 @@ def check_unlabelled(objective: Objective, singles: Sequence[Batch], potential: 
     """A structure without the labels in ``needs`` adds nothing: to the sum, to the count, to the gradient."""
     if not objective.needs:
         return
-    bare = [single._replace(labels=unlabelled(single.graph)) for single in singles]
-    total, count = term(objective, join(bare), potential)
+    without = [single._replace(labels=bare(single.graph)) for single in singles]
+    total, count = term(objective, join(without), potential)
     assert total == 0, f"no labels, but a total of {total}"
     assert count == 0, f"no labels, but a count of {count}"
-    assert (gradient(objective, join(bare), potential) == 0).all(), "no labels, but a gradient"
-    beside = join([*singles, *bare])
+    assert (gradient(objective, join(without), potential) == 0).all(), "no labels, but a gradient"
+    beside = join([*singles, *without])
     _same(
         term(objective, beside, potential).total, term(objective, join(singles), potential).total, "unlabelled beside"
     )
@@ -186,11 +221,30 @@ def check_empty(objective: Objective, singles: Sequence[Batch], potential: nn.Mo
     assert count == 0, f"no structures, but a count of {count}"
 
 
+def check_gradient(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """The gradient against a difference of the sum along a random direction of the parameters.
+
+    For objectives without a stop-gradient: adversarial directions, for example, are constants to the gradient.
+    """
+    batch, parameters = join(singles), [p for p in potential.parameters() if p.requires_grad]
+    generator = torch.Generator().manual_seed(7)
+    moves = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
+    exact = float(gradient(objective, batch, potential) @ torch.cat([move.reshape(-1) for move in moves]))
+    ends, step = [], 1e-5
+    for factor in (step, -2 * step, step):  # there, to the other side, and back
+        for parameter, move in zip(parameters, moves, strict=True):
+            parameter.data += factor * move
+        ends.append(float(term(objective, batch, potential).total.detach()))
+    slope = (ends[0] - ends[1]) / (2 * step)
+    assert abs(slope - exact) <= 1e-5 * abs(exact) + 1e-8, f"gradient {exact}, by differences {slope}"
+
+
 CHECKS: tuple[Callable[[Objective, Sequence[Batch], nn.Module], None], ...] = (
     check_finite,
     check_composition,
     check_translation,
     check_permutation,
+    check_rotation,
     check_weight,
     check_unlabelled,
     check_empty,

@@ -121,7 +121,7 @@ def need_labels(stage: Stage, objectives: Mapping[str, Objective], structures: S
         UserError: names the objective, the label and the mend.
     """
     for name, objective in objectives.items():
-        for quantity in sorted(objective.needs):
+        for quantity in sorted(objective.needs | objective.uses):
             if not structures.labelled(quantity).any():
                 raise UserError(
                     f"stage {stage.name}: objective {name!r} needs {quantity}, which no structure of {where} has. "
@@ -146,7 +146,8 @@ def require_labels(stage: Stage, labelled: Labelled) -> None:
         return
     need_labels(stage, stage.objectives, labelled.train, "data.train")
     if valid is not None and (selects or stage.select == "best"):
-        need_labels(stage, stage.objectives, valid, "the validation structures")
+        judged = {name: objective for name, objective in stage.objectives.items() if objective.validated}
+        need_labels(stage, judged, valid, "the validation structures")
         quantity = stage.metric.split("_")[0]
         if stage.metric != "loss" and not valid.labelled(quantity).any():
             raise UserError(
@@ -155,6 +156,11 @@ def require_labels(stage: Stage, labelled: Labelled) -> None:
             )
 
 
-def reserve(objectives: Iterable[Objective]) -> float:
-    """Å by which neighbour lists must exceed the cut-off, so that displaced copies can use them."""
-    return 2 * max((objective.reach for objective in objectives), default=0.0)
+def reserve(objectives: Iterable[Objective], cutoff: float) -> float:
+    """Å by which neighbour lists must exceed ``cutoff`` (Å), so that displaced and strained copies can use them."""
+    return max((_reserve(objective, cutoff) for objective in objectives), default=0.0)
+
+
+def _reserve(objective: Objective, cutoff: float) -> float:
+    """Å for one objective: two atoms that approach each other, in a cell that shrinks."""
+    return (cutoff + 2 * objective.reach) / (1 - objective.relative_reach) - cutoff

@@ -236,7 +236,9 @@ class Run:
             "rank": self._fabric.global_rank,
             "world_size": self._fabric.world_size,
         }
-        store = GraphStore(train, cutoff + reserve(stage.objectives.values()), _listing)
+        store = GraphStore(train, cutoff + reserve(stage.objectives.values(), cutoff), _listing)
+        judged = [term for term in stage.objectives.values() if term.validated]
+        held_out = None if valid is None else GraphStore(valid, cutoff + reserve(judged, cutoff), _listing)
         replay = None
         if stage.replay is not None:
             source = next(other for other in self.config.stages if other.name == stage.replay.stage)
@@ -253,12 +255,12 @@ class Run:
                 + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error else "")
                 + ("; how wrong the teacher is, is not known" if asked and error is None else "")
             )
-            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values()), _listing)
+            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values(), cutoff), _listing)
             size = stage.replay.batch_size or source.batch_size
             replay = (Loader(replay_store, size, seed + 1, **share), objectives, weight)
         return Material(
             train=Loader(store, stage.batch_size, seed, **share),
-            valid=None if valid is None else GraphStore(valid, cutoff, _listing),
+            valid=held_out,
             replay=replay,
         )
 

@@ -84,7 +84,7 @@ class TrainingStep(nn.Module):
 
 def wants_stress(objectives: Mapping[str, Objective]) -> bool:
     """Whether any term needs the stress in its pass."""
-    return any("stress" in objective.needs for objective in objectives.values())
+    return any("stress" in objective.needs | objective.asks for objective in objectives.values())
 
 
 def as_potential(module: nn.Module) -> Potential:

@@ -30,14 +30,14 @@ def validate(
         potential: the weights to judge.
         store: held-out structures.
         batches: numbers of the structures of each batch, this process's share.
-        objectives: terms of the training loss; those without labels (weak terms) do not count.
+        objectives: terms of the training loss; those that are no error against labels (weak terms) do not count.
         device, dtype: of the potential.
 
     Returns:
         ``loss``, and ``energy_mae``, ``energy_rmse`` in meV/atom, ``forces_*`` in meV/Å, ``stress_*`` in meV/Å³ where
         there are labels.
     """
-    supervised = {name: objective for name, objective in objectives.items() if objective.needs}
+    supervised = {name: objective for name, objective in objectives.items() if objective.validated}
     stress = wants_stress(supervised)
     sums = torch.zeros(len(supervised), 2, dtype=torch.float64, device=device)
     errors = torch.zeros(len(_UNITS), 3, dtype=torch.float64, device=device)
