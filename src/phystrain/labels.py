@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from phystrain.graph import AtomGraph
@@ -17,20 +17,34 @@ class Labels(NamedTuple):
         forces: (atoms, 3) eV/Å.
         stress: (systems, 3, 3) eV/Å³.
         weight: (systems,) factor of the structure in every loss.
+        guide: (atoms, 3) eV/Å, forces from outside the potential in training that are no reference: of a teacher, of a
+            lower level of theory, of a committee. ``None`` where a stage has no guide.
     """
 
     energy: Float[Tensor, " systems"]
     forces: Float[Tensor, "atoms 3"]
     stress: Float[Tensor, "systems 3 3"]
     weight: Float[Tensor, " systems"]
+    guide: Float[Tensor, "atoms 3"] | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Labels":
-        """Move to a device; forces, stress and weight are cast, energies stay in float64."""
+        """Move to a device; forces, stress, weight and guide are cast, energies stay in float64."""
         return Labels(
             energy=self.energy.to(device),
             forces=self.forces.to(device, dtype),
             stress=self.stress.to(device, dtype),
             weight=self.weight.to(device, dtype),
+            guide=None if self.guide is None else self.guide.to(device, dtype),
+        )
+
+    def select(self, systems: Bool[Tensor, " systems"], atoms: Bool[Tensor, " atoms"]) -> "Labels":
+        """Those of some structures, and of the atoms that belong to them."""
+        return Labels(
+            energy=self.energy[systems],
+            forces=self.forces[atoms],
+            stress=self.stress[systems],
+            weight=self.weight[systems],
+            guide=None if self.guide is None else self.guide[atoms],
         )
 
 
@@ -51,6 +65,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
         return Batch(self.graph.to(device, dtype), self.labels.to(device, dtype), self.key.to(device))
+
+    def select(self, systems: Bool[Tensor, " systems"]) -> "Batch":
+        """The structures where a mask is true; random numbers stay theirs."""
+        return Batch(
+            self.graph.select(systems), self.labels.select(systems, systems[self.graph.system]), self.key[systems]
+        )
 
 
 def unlabelled(graph: AtomGraph) -> Labels:
