@@ -16,7 +16,7 @@ from phystrain.data.read import read
 from phystrain.data.structures import Structures
 from phystrain.potentials import build
 from phystrain.statistics import Statistics
-from phystrain.train.step import TrainingStep
+from phystrain.train.step import Source, TrainingStep
 
 if __name__ == "__main__":
     processes, names, output = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]
@@ -31,7 +31,7 @@ if __name__ == "__main__":
     share = {"dtype": torch.float64, "rank": fabric.global_rank, "world_size": fabric.world_size}
     batch = Loader(GraphStore(structures, 4.3), 5, seed=3, **share).batch(1)
     replayed = Loader(GraphStore(structures, 4.3), 3, seed=4, **share).batch(0)
-    step = TrainingStep(potential, terms, objectives.parse({"forces": {}}), 0.3)
+    step = TrainingStep(potential, terms, [Source("replay", objectives.parse({"forces": {}}), 0.3)])
     module, _ = fabric.setup(step, torch.optim.SGD(potential.parameters(), lr=1.0))
     loss, means = module(batch, replayed)
     fabric.backward(loss)

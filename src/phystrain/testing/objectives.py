@@ -66,21 +66,14 @@ def join(batches: Sequence[Batch]) -> Batch:
     columns = zip(*(batch.labels for batch in batches), strict=True)
     return Batch(
         graph=AtomGraph.concatenate([batch.graph for batch in batches]),
-        labels=Labels(*(torch.cat(column) for column in columns)),
+        labels=Labels(*(torch.cat(column) for column in columns if column[0] is not None)),
         key=torch.cat([batch.key for batch in batches]),
     )
 
 
 def empty(batch: Batch) -> Batch:
     """A batch without structures."""
-    graph = replace(
-        batch.graph,
-        **{
-            name: getattr(batch.graph, name)[:0] for name in ("positions", "species", "system", "cell", "pbc", "shifts")
-        },
-        edges=batch.graph.edges[:, :0],
-    )
-    return Batch(graph, Labels(*(label[:0] for label in batch.labels)), batch.key[:0])
+    return batch.select(torch.zeros(batch.graph.n_systems, dtype=torch.bool))
 
 
 def reorder_atoms(batch: Batch) -> Batch:
