@@ -1,8 +1,8 @@
 """Forces from outside the potential in training, beside the labels: of a teacher, another model, or several.
 
 A guide is no reference. Where energies come from a method without affordable forces, CCSD(T) say, the forces of DFT or
-GFN2-xTB tell the slope between the energies well enough to be taught at a low weight, or to anchor weak losses. With the
-averaged weights of the training itself as guide this is the mean teacher of Tarvainen, Valpola 2017 (arXiv 1703.01780).
+GFN2-xTB tell the slope between energies well enough to be taught at a low weight, or to anchor weak losses. With
+the averaged weights of the training as guide this is the mean teacher of Tarvainen, Valpola 2017 (arXiv 1703.01780).
 """
 
 from collections.abc import Callable, Sequence
