@@ -1,4 +1,4 @@
-"""Run by test_processes.py in one process and in two: gradients of three steps, written by the first process.
+"""Run by test_processes.py in one process and in two: gradients of the first steps, written by the first process.
 
 Usage: python gradients.py PROCESSES OBJECTIVES OUTPUT
 """
@@ -30,9 +30,10 @@ if __name__ == "__main__":
     statistics = Statistics.bare(structures.elements)
     potential = build({"kind": "painn", "channels": 8, "layers": 2, "cutoff": 4.0}, statistics).double()
     share = {"dtype": torch.float64, "rank": fabric.global_rank, "world_size": fabric.world_size}
+    lazy = "guide" in sys.argv[2]
     guided = GraphStore(structures.with_labels(structures.energy), 4.3, guide=structures.forces)
     loaders = [
-        Loader(GraphStore(structures, 4.3) if "guide" not in sys.argv[2] else guided, 5, seed=3, **share),
+        Loader(guided if lazy else GraphStore(structures, 4.3), 5, seed=3, **share),
         Loader(GraphStore(structures, 4.3), 3, seed=4, **share),
         Loader(GraphStore(structures.without_labels(), 4.3), 4, seed=5, **share),
     ]
@@ -40,10 +41,10 @@ if __name__ == "__main__":
         Source("replay", objectives.parse({"forces": {}}), 0.3),
         Source("unlabelled", objectives.parse({"pitc": {"part": 0.4}, "pisc": {"k": 0.0, "weight": "auto"}}), 0.5),
     ]
-    step = TrainingStep(potential, objectives.parse(terms), sources, balance=Balance(every=2))
+    step = TrainingStep(potential, objectives.parse(terms), sources if lazy else sources[:1], balance=Balance(every=2))
     module, _ = fabric.setup(step, torch.optim.SGD(potential.parameters(), lr=1.0))
     found = {}
-    for number in range(3):
+    for number in range(3 if lazy else 1):
         module.zero_grad()
         loss, means = module(*(loader.batch(number + 1) for loader in loaders), step=number)
         fabric.backward(loss)
