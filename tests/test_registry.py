@@ -43,7 +43,8 @@ def test_siblings_do_not_import_one_another(group):
 def test_energies_are_differentiated_in_one_file():
     files = [file for file in PACKAGE.rglob("*.py") if file.parent.name != "testing"]
     users = [file.name for file in files if "autograd.grad(" in file.read_text()]
-    assert users == ["derive.py"]
+    # balance.py asks for gradients of losses with respect to the weights
+    assert sorted(users) == ["balance.py", "derive.py"]
 
 
 def test_imports_point_one_way():

@@ -7,50 +7,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from phystrain import registry
-from phystrain.augment import Augmentation
 from phystrain.data.read import LabelKeys
 from phystrain.errors import UserError
 from phystrain.explain import explain
 from phystrain.files import relative_to, write_text
-from phystrain.fitting import FitSettings
-from phystrain.objectives import Objective
-from phystrain.potentials import PotentialConfig
 from phystrain.reliability import ReliabilityTest
+from phystrain.stages import (
+    FIGURES,
+    RUNNING,
+    AnyPotential,
+    Balance,
+    EarlyStopping,
+    Optimiser,
+    Replay,
+    Section,
+    Sharpness,
+    Stage,
+    StageData,
+    StayNear,
+    Unlabelled,
+    Window,
+    guided,
+    named,
+)
 
-
-def _named(settings: Any) -> Any:
-    """``{"pitc": {...}}`` to ``{"pitc": {"kind": "pitc", ...}}``: an objective's name is its kind unless it says so."""
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        name: {"kind": name, **(value or {})} if isinstance(value, dict | None) else value
-        for name, value in settings.items()
-    }
+__all__ = [
+    "FIGURES",
+    "Balance",
+    "DataConfig",
+    "EarlyStopping",
+    "Optimiser",
+    "Reliability",
+    "Replay",
+    "RunConfig",
+    "Sharpness",
+    "Stage",
+    "StageData",
+    "StayNear",
+    "Unlabelled",
+    "Window",
+    "check",
+    "load",
+    "save",
+]
 
 
 if TYPE_CHECKING:
-    AnyPotential = PotentialConfig
-    AnyAugmentation = Augmentation
-    Objectives = dict[str, Objective]
     Tests = dict[str, ReliabilityTest]
-else:  # unions over all plug-ins: made when this module is imported, which a type checker does not see
-    AnyPotential = registry.union("potentials")
-    AnyAugmentation = registry.union("augment")
-    Objectives = Annotated[dict[str, registry.union("objectives")], BeforeValidator(_named)]
-    Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(_named)]
-
-
-FIGURES = ("loss", *(f"{label}_{error}" for label in ("energy", "forces", "stress") for error in ("mae", "rmse")))
-"""What is measured at a validation; see :func:`phystrain.train.validation.validate`."""
-
-
-class Section(BaseModel):
-    """Base of every part of the run file: unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+else:  # a union over all plug-ins: made when this module is imported, which a type checker does not see
+    Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(named)]
 
 
 class DataConfig(Section):
@@ -59,6 +67,9 @@ class DataConfig(Section):
     train: str | list[str] = Field(description="file or files with labelled structures")
     valid: str | None = Field(None, description="file of validation structures; else a fraction of train is kept back")
     test: str | None = Field(None, description="file of test structures, never trained on")
+    unlabelled: str | list[str] | None = Field(
+        None, description="file or files with structures for the weak losses; labels in them are not used"
+    )
     valid_fraction: float = Field(0.1, ge=0, lt=1, description="part of train kept back for validation")
     group_by: str | None = Field(None, description="info key whose groups are never split between train and valid")
     split_key: str | None = Field(
@@ -81,149 +92,6 @@ class DataConfig(Section):
         if self.group_by is not None and (self.valid is not None or self.split_key is not None):
             raise ValueError("data.group_by is for a random split: leave it out beside data.valid or data.split_key")
         return self
-
-
-class StageData(Section):
-    """Structures that a stage makes for itself."""
-
-    augment: AnyAugmentation | Annotated[list[AnyAugmentation], Field(min_length=1)] = Field(
-        description="how structures are made from train"
-    )
-    label_by: str | dict[str, Any] = Field(
-        description="teacher: a stage, a model file or run folder, or {calculator: module:attribute, ...}"
-    )
-    steep: float | None = Field(
-        10.0,
-        gt=0,
-        description="structures whose largest force exceeds this many times the RMS force of the labels count by their "
-        "relative error: the walls must not drown the rest; null counts all alike",
-    )
-
-
-class Window(Section):
-    """Which replayed structures are outside what the labels know: closer, or further apart."""
-
-    short: float = Field(
-        1.0, gt=0, description="keep structures with a pair closer than this times the pair's shortest labelled one"
-    )
-    expanded: float = Field(
-        1.15, gt=0, description="and those with an atom this many times more lonely than the loneliest labelled one"
-    )
-
-
-class Replay(Section):
-    """Teacher labels that stay in the loss, so that what pretraining taught is not forgotten."""
-
-    stage: str = Field(description="stage whose data are replayed")
-    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="factor of that stage's loss; auto lowers it with the measured error of the teacher"
-    )
-    batch_size: int | None = Field(None, gt=0, description="structures a step; those of the stage if not given")
-    window: Window | None = Field(None, description="replay only what the labels do not cover; all if not given")
-    objectives: Objectives | None = Field(
-        None, description="terms of the loss on them, PITC and PISC for example; those of the stage if not given"
-    )
-
-
-class StayNear(Section):
-    """A penalty on leaving the weights that the stage starts from (L2-SP; Li et al. 2018, arXiv 1802.01483)."""
-
-    weight: float = Field(1e-3, gt=0, description="half of it multiplies the squared distance of the weights")
-
-
-class Sharpness(Section):
-    """Minimise the loss where it is worst nearby (SAM, arXiv 2010.01412; adaptive: ASAM, arXiv 2102.11600)."""
-
-    radius: float = Field(5e-3, gt=0, description="how far nearby is")
-    adaptive: bool = Field(True, description="measure in units of each weight's own size")
-
-
-class Optimiser(Section):
-    """AdamW and its schedule."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    amsgrad: bool = False
-    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
-    warmup: int = Field(0, ge=0, description="steps over which the learning rate rises from zero")
-    final: float = Field(0.01, ge=0, le=1, description="learning rate at the end of the cosine, as a fraction")
-    patience: int = Field(10, gt=0, description="validations without gain before the plateau schedule lowers the rate")
-    factor: float = Field(0.8, gt=0, lt=1, description="by which the plateau schedule lowers the rate")
-    minimum: float = Field(1e-6, ge=0, description="lowest rate of the plateau schedule")
-    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient")
-    rates: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        {},
-        description="factors of the learning rate by pattern of parameter names, such as '*embedding*': 0.1; 0 holds",
-    )
-    sharpness: Sharpness | None = Field(None, description="sharpness-aware minimisation; two passes a step")
-
-
-class EarlyStopping(Section):
-    """Stop when the validation metric no longer falls."""
-
-    patience: int = Field(20, gt=0, description="validations without gain before the stage ends")
-    minimum_gain: float = Field(0.0, ge=0, description="relative gain that counts")
-
-
-class Stage(Section):
-    """One training: what is trained, on what, with which loss, for how long; or one fit of a classical potential."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
-    potential: AnyPotential | None = Field(None, description="what is trained; the run's potential if not given")
-    fit: FitSettings | None = Field(
-        None, description="fit a classical potential by least squares; a stage with it needs no objectives and steps"
-    )
-    init_from: str | None = Field(None, description="stage or model file whose weights are the start")
-    keep_optimiser: bool = Field(False, description="go on with the optimiser's state of the stage of init_from")
-    prior: str | None = Field(
-        None, description="stage or model file whose potential is added and held fixed (delta learning)"
-    )
-    stay_near: StayNear | None = None
-    data: StageData | None = Field(None, description="made structures; the labelled ones if not given")
-    replay: Replay | None = None
-    objectives: Objectives = Field({}, description="terms of the loss by kind")
-    epochs: int | None = Field(None, gt=0)
-    steps: int | None = Field(None, gt=0, description="steps of the optimiser; instead of epochs")
-    batch_size: int = Field(4, gt=0)
-    optimiser: Optimiser = Optimiser()
-    average: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights a step; 0 turns averaging off")
-    validate_every: int = Field(0, ge=0, description="steps between validations; 0 means about fifty a stage")
-    metric: str = Field("loss", description=f"validation figure that selects the best weights: {', '.join(FIGURES)}")
-    select: Literal["best", "last"] = Field("best", description="weights that the stage hands on")
-    early_stopping: EarlyStopping | None = None
-
-    @model_validator(mode="after")
-    def _one_length(self) -> "Stage":
-        if self.fit is not None:
-            return self._only_fitted()
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps")
-        if not self.objectives:
-            raise ValueError("objectives is empty; name energy or forces at least")
-        if self.metric not in FIGURES:
-            raise ValueError(f"unknown metric {self.metric!r}: {registry.did_you_mean(self.metric, FIGURES)}")
-        if self.init_from is None and (self.keep_optimiser or self.stay_near is not None):
-            field = "keep_optimiser" if self.keep_optimiser else "stay_near"
-            raise ValueError(f"{field} refers to the weights that the stage starts from: give init_from too")
-        return self
-
-    def _only_fitted(self) -> "Stage":
-        """Refuse what a fit by least squares would ignore."""
-        allowed = {"name", "potential", "fit"}
-        if ignored := sorted(
-            self.model_fields_set - allowed - {n for n in self.model_fields_set if not _given(self, n)}
-        ):
-            raise ValueError(f"{ignored[0]} means nothing in a stage that fits by least squares: leave it or fit out")
-        if self.potential is not None and not self.potential.trains_reference:
-            raise ValueError(f"{self.potential.kind} is a network; a fit by least squares is for classical potentials")
-        if self.potential is None and self.fit is not None and self.fit.choose is None:
-            raise ValueError("give the classical potential that is fitted, or fit.choose: auto")
-        return self
-
-
-def _given(stage: Stage, name: str) -> bool:
-    """Whether a field was set to something other than its default (a saved run file holds every field)."""
-    return bool(getattr(stage, name) != Stage.model_fields[name].get_default())
 
 
 class Reliability(Section):
@@ -278,11 +146,14 @@ class RunConfig(Section):
                 "replay.stage": stage.replay.stage if stage.replay else None,
                 "prior": stage.prior,
             }
+            taken |= {f"guide.{number}": name for number, name in enumerate(stage.guides)}
             for field, name in taken.items():
                 # weights and teachers may also be files, which is for the trainer to look at
                 if isinstance(name, str) and (name in later or (field == "replay.stage" and name not in earlier)):
                     hint = registry.did_you_mean(name, earlier) if earlier else "there is none before it"
                     raise ValueError(f"stages.{stage.name}.{field}: {name!r} is no earlier stage; {hint}")
+            if stage.name == RUNNING and any(RUNNING in other.guides for other in self.stages):
+                raise ValueError("guide: average means the averaged weights: give the stage 'average' another name")
             if stage.keep_optimiser:
                 _same_optimiser(stage, self.stages[number - 1] if number else None)
             if stage.replay is not None:
@@ -293,6 +164,15 @@ class RunConfig(Section):
                         f"stages.{stage.name}.replay: there is no term of the loss; name the stage that makes "
                         f"structures, or give replay.objectives"
                     )
+                if stage.guide is None and any(guided(term) for term in terms.values()):
+                    raise ValueError(f"stages.{stage.name}.replay: its terms ask for the forces of a guide: give guide")
+            if stage.unlabelled is not None and not (self.data.unlabelled or stage.unlabelled.augment):
+                raise ValueError(
+                    f"stages.{stage.name}.unlabelled: there are no such structures: give data.unlabelled a file, or "
+                    f"unlabelled.augment a way to make them"
+                )
+        if self.data.unlabelled is not None and not any(stage.unlabelled for stage in self.stages):
+            raise ValueError("data.unlabelled is used by no stage: give one an unlabelled section, with objectives")
         return self
 
 

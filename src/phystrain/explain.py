@@ -21,9 +21,10 @@ def explain(error: ValidationError, model: type[BaseModel], settings: Any) -> st
         ((place, entry) for place, entry in found if place[: len(found[0][0])] == found[0][0]),
         key=lambda pair: len(pair[0]),
     )
+    words = [e["ctx"]["expected"] for other, e in found if other == place and e["type"] == "literal_error"]
     others = {other for other, _ in found if other != place[: len(other)]}
     more = f" (and {len(others)} more)" if others else ""
-    return f"{_complaint('.'.join(place), first, model)}{more}"
+    return f"{_complaint('.'.join(place), first, model, words)}{more}"
 
 
 def _place(entry: Any, settings: Any) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ _SHOULD = {
 }
 
 
-def _complaint(place: str, entry: Any, model: type[BaseModel]) -> str:
+def _complaint(place: str, entry: Any, model: type[BaseModel], words: list[str]) -> str:
     match entry["type"]:
         case "extra_forbidden":
             fields = _fields(model, entry["loc"][:-1])
@@ -81,6 +82,8 @@ def _complaint(place: str, entry: Any, model: type[BaseModel]) -> str:
             return f"{place}: {text}" if place else text
     default = entry["msg"][0].lower() + entry["msg"][1:]
     should = _SHOULD.get(entry["type"], default.removeprefix("input should "))
+    if entry["type"] != "literal_error" and words:  # a number or a word
+        should += f" or {words[0]}"
     given = repr(entry["input"])
     return f"{place} should {should}, got {given if len(given) <= 60 else given[:57] + '...'}"
 

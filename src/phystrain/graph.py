@@ -106,6 +106,26 @@ class AtomGraph:
         keep = self.distances.detach() < radius
         return replace(self, edges=self.edges[:, keep], shifts=self.shifts[keep], cutoff=radius)
 
+    def select(self, systems: Bool[Tensor, " systems"]) -> "AtomGraph":
+        """The structures where a mask is true, with their neighbour lists.
+
+        Args:
+            systems: (systems,) which ones.
+        """
+        atoms = systems[self.system]
+        edges = atoms[self.edges[0]]
+        number = torch.cumsum(atoms, 0) - 1
+        return AtomGraph(
+            positions=self.positions[atoms],
+            species=self.species[atoms],
+            system=(torch.cumsum(systems, 0) - 1)[self.system[atoms]],
+            cell=self.cell[systems],
+            pbc=self.pbc[systems],
+            edges=number[self.edges[:, edges]],
+            shifts=self.shifts[edges],
+            cutoff=self.cutoff,
+        )
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "AtomGraph":
         """Move to a device and cast the floating-point parts."""
         moved = {}

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from phystrain.graph import AtomGraph
@@ -37,6 +37,16 @@ class Labels(NamedTuple):
             guide=None if self.guide is None else self.guide.to(device, dtype),
         )
 
+    def select(self, systems: Bool[Tensor, " systems"], atoms: Bool[Tensor, " atoms"]) -> "Labels":
+        """Those of some structures, and of the atoms that belong to them."""
+        return Labels(
+            energy=self.energy[systems],
+            forces=self.forces[atoms],
+            stress=self.stress[systems],
+            weight=self.weight[systems],
+            guide=None if self.guide is None else self.guide[atoms],
+        )
+
 
 class Batch(NamedTuple):
     """Structures, their labels, and the random stream of each.
@@ -55,6 +65,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Batch":
         return Batch(self.graph.to(device, dtype), self.labels.to(device, dtype), self.key.to(device))
+
+    def select(self, systems: Bool[Tensor, " systems"]) -> "Batch":
+        """The structures where a mask is true; random numbers stay theirs."""
+        return Batch(
+            self.graph.select(systems), self.labels.select(systems, systems[self.graph.system]), self.key[systems]
+        )
 
 
 def unlabelled(graph: AtomGraph) -> Labels:

@@ -11,7 +11,7 @@ from typing import Any
 
 from phystrain import config as run_file
 from phystrain import registry
-from phystrain.config import RunConfig
+from phystrain.config import Balance, RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -93,13 +93,17 @@ def without_physics(config: RunConfig) -> RunConfig | None:
             "prior": None,
             "stay_near": None,
             "replay": None,
+            "unlabelled": None,
+            "guide": None,
+            "balance": Balance(),
             "objectives": {name: term for name, term in last.objectives.items() if term.validated},
         }
     )
     if last.data is not None or not plain.objectives or (plain == last and len(config.stages) == 1):
         return None
     reliability = config.reliability.model_copy(update={"baseline": False})
-    return config.model_copy(update={"stages": [plain], "reliability": reliability})
+    data = config.data.model_copy(update={"unlabelled": None})
+    return config.model_copy(update={"stages": [plain], "data": data, "reliability": reliability})
 
 
 def _trained_and_tested(

@@ -15,6 +15,7 @@ from phystrain.errors import UserError
 from phystrain.explain import explain
 from phystrain.files import require_writable
 from phystrain.saving import load_model
+from phystrain.stages import RUNNING
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -31,6 +32,11 @@ def require_sources(config: RunConfig, base: Path) -> None:
             _require_source(f"stages.{stage.name}.data.label_by", base / teacher, teacher, names)
         elif teacher is not None and teacher not in names:
             load_teacher(teacher)
+        for guide in stage.guides:
+            if isinstance(guide, str) and guide not in (RUNNING, *names, *RECIPES) and ":" not in guide:
+                _require_source(f"stages.{stage.name}.guide", base / guide, guide, names)
+            elif guide != RUNNING and guide not in names:
+                load_teacher(guide)
 
 
 def _require_source(field: str, path: Path, name: str, stages: list[str]) -> None:

@@ -1,8 +1,9 @@
-"""Run by test_processes.py in one process and in two: gradients of one step, written by the first process.
+"""Run by test_processes.py in one process and in two: gradients of the first steps, written by the first process.
 
 Usage: python gradients.py PROCESSES OBJECTIVES OUTPUT
 """
 
+import json
 import sys
 
 import torch
@@ -10,16 +11,17 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 
 from phystrain import datasets, objectives
+from phystrain.config import Balance
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
 from phystrain.data.read import read
 from phystrain.data.structures import Structures
 from phystrain.potentials import build
 from phystrain.statistics import Statistics
-from phystrain.train.step import TrainingStep
+from phystrain.train.step import Source, TrainingStep
 
 if __name__ == "__main__":
-    processes, names, output = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]
+    processes, terms, output = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto")
     fabric.launch()
     torch.manual_seed(0)
@@ -27,15 +29,31 @@ if __name__ == "__main__":
     structures = Structures.concatenate(parts)  # 36 to 96 atoms, 21, and 2 to 54: very unlike one another
     statistics = Statistics.bare(structures.elements)
     potential = build({"kind": "painn", "channels": 8, "layers": 2, "cutoff": 4.0}, statistics).double()
-    terms = objectives.parse({name: {} for name in names})
     share = {"dtype": torch.float64, "rank": fabric.global_rank, "world_size": fabric.world_size}
-    batch = Loader(GraphStore(structures, 4.3), 5, seed=3, **share).batch(1)
-    replayed = Loader(GraphStore(structures, 4.3), 3, seed=4, **share).batch(0)
-    step = TrainingStep(potential, terms, objectives.parse({"forces": {}}), 0.3)
+    lazy = "guide" in sys.argv[2]
+    guided = GraphStore(structures.with_labels(structures.energy), 4.3, guide=structures.forces)
+    loaders = [
+        Loader(guided if lazy else GraphStore(structures, 4.3), 5, seed=3, **share),
+        Loader(GraphStore(structures, 4.3), 3, seed=4, **share),
+        Loader(GraphStore(structures.without_labels(), 4.3), 4, seed=5, **share),
+    ]
+    sources = [
+        Source("replay", objectives.parse({"forces": {}}), 0.3),
+        Source("unlabelled", objectives.parse({"pitc": {"part": 0.4}, "pisc": {"k": 0.0, "weight": "auto"}}), 0.5),
+    ]
+    step = TrainingStep(potential, objectives.parse(terms), sources if lazy else sources[:1], balance=Balance(every=2))
     module, _ = fabric.setup(step, torch.optim.SGD(potential.parameters(), lr=1.0))
-    loss, means = module(batch, replayed)
-    fabric.backward(loss)
+    found = {}
+    for number in range(3 if lazy else 1):
+        module.zero_grad()
+        loss, means = module(*(loader.batch(number + 1) for loader in loaders), step=number)
+        fabric.backward(loss)
+        found |= {f"{number}.{name}": p.grad.clone() for name, p in potential.named_parameters()}
+        found |= {f"{number}.mean.{name}": mean.clone() for name, mean in means.items()}
+        found |= {
+            f"{number}.weight.{name}": torch.tensor(state["weight"], dtype=torch.float64)
+            for name, state in step.balancer.state.items()
+        }
     if fabric.is_global_zero:
-        gradients = {name: p.grad.clone() for name, p in potential.named_parameters()}
-        save_file(gradients | {f"mean.{name}": mean.clone() for name, mean in means.items()}, output)
+        save_file(found, output)
     fabric.barrier()

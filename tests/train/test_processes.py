@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -8,13 +9,21 @@ import torch
 from safetensors.torch import load_file
 
 
-@pytest.mark.parametrize("names", ["energy,forces,stress,pitc,pisc", "forces"])
-def test_two_processes_have_the_gradient_of_one(names, tmp_path):
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"energy": {}, "forces": {}, "stress": {}, "pitc": {}, "pisc": {}},
+        {"forces": {}},
+        {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}},
+    ],
+    ids=["all", "forces", "lazy"],
+)
+def test_two_processes_have_the_gradient_of_one(terms, tmp_path):
     script = Path(__file__).with_name("gradients.py")
     results = []
     for processes in (1, 2):
         output = tmp_path / f"{processes}.safetensors"
-        command = [sys.executable, script, str(processes), names, output]
+        command = [sys.executable, script, str(processes), json.dumps(terms), output]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
@@ -25,3 +34,6 @@ def test_two_processes_have_the_gradient_of_one(names, tmp_path):
     assert scale > 0
     for name, gradient in one.items():
         torch.testing.assert_close(two[name], gradient, rtol=1e-6, atol=1e-10 * scale, msg=name)
+    if "pisc" in terms and "part" in terms["pisc"]:
+        weights = [float(one[f"{step}.weight.unlabelled_pisc"]) for step in range(3)]
+        assert weights[0] == weights[1] != weights[2]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from phystrain.data.structures import Structures, ragged
+from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, Labels
 from phystrain.neighbours import neighbour_list
@@ -21,15 +21,19 @@ class GraphStore:
         structures: the structures and their labels.
         cutoff: Å, radius of the neighbour lists, the reserve for displaced copies included.
         progress: wraps the iteration over structures, to show it.
+        guide: (atoms, 3) eV/Å, forces that are no labels; see :class:`phystrain.labels.Labels`.
 
     Attributes:
         structures: as given.
         cutoff: as given.
     """
 
-    def __init__(self, structures: Structures, cutoff: float, progress: Progress = iter) -> None:
+    def __init__(
+        self, structures: Structures, cutoff: float, progress: Progress = iter, guide: Floats | None = None
+    ) -> None:
         self.structures = structures
         self.cutoff = float(cutoff)
+        self._guide = guide
         edges, shifts = [np.empty((2, 0), np.int32)], [np.empty((0, 3), np.int16)]
         for index in progress(range(len(structures))):
             part = slice(structures.offsets[index], structures.offsets[index + 1])
@@ -109,11 +113,13 @@ class GraphStore:
         """
         chosen = np.asarray(indices, dtype=np.int64)
         structures = self.structures
+        atoms = ragged(structures.offsets, chosen)
         labels = Labels(
             energy=torch.from_numpy(structures.energy[chosen]),
-            forces=torch.from_numpy(structures.forces[ragged(structures.offsets, chosen)]).to(dtype),
+            forces=torch.from_numpy(structures.forces[atoms]).to(dtype),
             stress=torch.from_numpy(structures.stress[chosen]).to(dtype),
             weight=torch.from_numpy(structures.weight[chosen]).to(dtype),
+            guide=None if self._guide is None else torch.from_numpy(self._guide[atoms]).to(dtype),
         )
         keys = torch.from_numpy(chosen.copy()) if keys is None else keys
         return Batch(self.graph(chosen, dtype), labels, keys)

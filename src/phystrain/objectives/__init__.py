@@ -7,11 +7,11 @@ of its own making; passes that several objectives need are made once (see :class
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
-from pydantic import Field
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from phystrain.derive import Derivation, Potential, Prediction
@@ -47,13 +47,21 @@ class Evaluator:
         self._create_graph = create_graph
         self._passes: dict[int, tuple[AtomGraph, Derivation]] = {}
         self._graphs: dict[Hashable, AtomGraph] = {}
+        self._known: dict[int, set[str]] = {}
+        self._parts: dict[int, tuple[AtomGraph, AtomGraph, Tensor]] = {}
 
     def predict(self, graph: AtomGraph, want: tuple[str, ...]) -> Prediction:
         """Energy, forces or stress of ``graph``, memoised by the identity of the graph.
 
-        Derivatives are taken when they are first asked for, so energy and forces of one graph cost one pass.
+        Derivatives are taken when they are first asked for, so energy and forces of one graph cost one pass. What
+        the pass of a whole batch knows already is read from there for a part of it (see :meth:`part_of`).
         """
+        if id(graph) in self._parts and id(graph) not in self._passes:
+            _, whole, systems = self._parts[id(graph)]
+            if set(want) <= self._known.get(id(whole), set()):
+                return _selected(self.predict(whole, want), systems, systems[whole.system])
         derivation = self._derivation(graph)
+        self._known.setdefault(id(graph), set()).update(want)
         return Prediction(
             energy=derivation.energy() if "energy" in want else None,
             forces=derivation.forces() if "forces" in want else None,
@@ -83,6 +91,14 @@ class Evaluator:
         with torch.enable_grad():
             return model._derivation(graph).slope(value(model.predict(graph, want)))
 
+    def part_of(self, whole: AtomGraph, systems: Bool[Tensor, " systems"], part: AtomGraph) -> None:
+        """Say that a graph is a selection from another: predictions for it may be read from the other's pass.
+
+        That is done only for quantities that something has asked of the whole by then: to take the forces of a whole
+        batch for the sake of a few structures would cost more than a pass through these few.
+        """
+        self._parts[id(part)] = (part, whole, systems)
+
     def shared(self, name: Hashable, make: Callable[[], AtomGraph]) -> AtomGraph:
         """The graph of that name, made on first use: objectives that displace alike share the pass."""
         if name not in self._graphs:
@@ -90,14 +106,36 @@ class Evaluator:
         return self._graphs[name]
 
 
+def _selected(prediction: Prediction, systems: Tensor, atoms: Tensor) -> Prediction:
+    """Of some structures."""
+    energy, forces, stress = prediction
+    return Prediction(
+        energy=None if energy is None else energy[systems],
+        forces=None if forces is None else forces[atoms],
+        stress=None if stress is None else stress[systems],
+    )
+
+
 class Objective(PluginConfig):
     """Base of every objective.
 
     Attributes:
-        weight: factor of the mean in the loss.
+        weight: factor of the mean in the loss; ``auto``, for terms without labels only: such that its gradient stays a
+            fraction of that of the rest of the loss (see :mod:`phystrain.train.balance`).
+        every: it is applied on every n-th step only, its weight then times n, so that the loss is the same on average.
+        part: it is applied to this part of the structures of a batch, drawn at random by their keys; their mean
+            estimates that of the batch.
+        warmup: steps of the stage before it acts.
+        ramp: steps after these over which its weight rises linearly.
     """
 
-    weight: float = Field(default=1.0, ge=0, description="factor of the mean in the loss")
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default=1.0, description="factor of the mean in the loss; auto holds a term without labels at a share of it"
+    )
+    every: int = Field(default=1, ge=1, description="apply it on every n-th step only, at n times the weight")
+    part: float = Field(default=1.0, gt=0, le=1, description="apply it to this random part of the structures")
+    warmup: int = Field(default=0, ge=0, description="steps before it acts")
+    ramp: int = Field(default=0, ge=0, description="steps over which its weight then rises to the full one")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -123,6 +161,12 @@ class Objective(PluginConfig):
     def relative_reach(self) -> float:
         """Largest shortening of a distance that it causes, as a share of the distance; below one."""
         return 0.0
+
+    @model_validator(mode="after")
+    def _balanced_without_labels(self) -> "Objective":
+        if self.weight == "auto" and self.validated:
+            raise ValueError(f"weight: auto is for terms without labels; give the weight of {self.kind} as a number")
+        return self
 
     @property
     def reach(self) -> float:

@@ -84,15 +84,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 def empty(batch: Batch) -> Batch:
     """A batch without structures."""
-    graph = replace(
-        batch.graph,
-        **{
-            name: getattr(batch.graph, name)[:0] for name in ("positions", "species", "system", "cell", "pbc", "shifts")
-        },
-        edges=batch.graph.edges[:, :0],
-    )
-    labels: list[Any] = [None if label is None else label[:0] for label in batch.labels]
-    return Batch(graph, Labels(*labels), batch.key[:0])
+    return batch.select(torch.zeros(batch.graph.n_systems, dtype=torch.bool))
 
 
 def reorder_atoms(batch: Batch) -> Batch:

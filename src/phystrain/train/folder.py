@@ -109,7 +109,8 @@ def _same_data(folder: Path, labelled: Labelled) -> None:
 def digests(labelled: Labelled) -> dict[str, str | None]:
     """Hash of the structures and labels of each part."""
     parts = {"train": labelled.train, "valid": labelled.valid, "test": labelled.test}
-    return {name: None if part is None else part.digest() for name, part in parts.items()}
+    found = {name: None if part is None else part.digest() for name, part in parts.items()}
+    return found if labelled.unlabelled is None else found | {"unlabelled": labelled.unlabelled.digest()}
 
 
 def _record(folder: Path, config: RunConfig, labelled: Labelled, base: Path) -> None:

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,19 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from phystrain.config import Stage
-from phystrain.data.graphs import GraphStore
-from phystrain.data.loader import Loader, in_order
+from phystrain.data.loader import in_order
 from phystrain.errors import UserError
-from phystrain.objectives import Objective
+from phystrain.labels import Batch
 from phystrain.progress import bar
 from phystrain.saving import read_state, write_state
+from phystrain.stages import RUNNING, guided
+from phystrain.train.guide import running_guide
+from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
 from phystrain.train.processes import global_sum, world_size
 from phystrain.train.sharpness import worst_nearby
+from phystrain.train.sources import Material
 from phystrain.train.step import TrainingStep
 from phystrain.train.validation import validate
 
@@ -30,21 +32,6 @@ VALIDATIONS = 50
 
 class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; a checkpoint has been written."""
-
-
-@dataclass
-class Material:
-    """What a stage trains on.
-
-    Attributes:
-        train: structures of the loss.
-        valid: held-out structures, or ``None``.
-        replay: replayed structures, their terms and their factor, or ``None``.
-    """
-
-    train: Loader
-    valid: GraphStore | None = None
-    replay: tuple[Loader, Mapping[str, Objective], float] | None = None
 
 
 class Training:
@@ -82,22 +69,23 @@ class Training:
         self._every = stage.validate_every or max(1, self.steps // VALIDATIONS)
         self._potential = potential
         self._dtype = material.train.dtype
-        replay = material.replay
-        step = TrainingStep(
+        self._loss = TrainingStep(
             potential,
             stage.objectives,
-            replay[1] if replay else None,
-            replay[2] if replay else 0.0,
-            stage.stay_near.weight if stage.stay_near else 0.0,
+            [source for source, _ in material.others],
+            stay_near=stage.stay_near.weight if stage.stay_near else 0.0,
+            balance=stage.balance,
         )
         self._optimiser = make_optimiser(potential, stage.optimiser)
         self._averaged = average_of(potential, stage.average) if stage.average else None
-        self._module, self._fabric_optimiser = fabric.setup(step, self._optimiser)
+        self._module, self._fabric_optimiser = fabric.setup(self._loss, self._optimiser)
         self._rate = LearningRate(stage.optimiser, self.steps)
         self.step = 0
         self._seconds = 0.0
         self._best = {"metric": math.inf, "step": -1, "waited": 0}
         self._best_weights: dict[str, Tensor] = {}
+        # the latest of each term since the last validation: a term may act on some steps only
+        self._means: dict[str, Tensor] = {}
 
     def run(self) -> dict[str, Tensor]:
         """Train to the end.
@@ -112,16 +100,15 @@ class Training:
         """
         self._resume()
         started = saved = time.monotonic()
-        means: dict[str, Tensor] = {}
         with bar() as display:
             task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
             while self.step < self.steps and not self._finished_early():
-                means = self._one_step()
+                self._means |= self._one_step()
                 self.step += 1
                 display.advance(task)
                 if self.step % self._every == 0 or self.step == self.steps:
                     elapsed = self._seconds + time.monotonic() - started
-                    display.update(task, note=self._validate(means, elapsed))
+                    display.update(task, note=self._validate(elapsed))
                 now = time.monotonic()
                 stop = self._agree_to_stop()
                 if stop or now - saved >= self._checkpoint_seconds or self.step == self.steps:
@@ -145,14 +132,12 @@ class Training:
         return bool(global_sum(torch.tensor(float(asked), device=self._fabric.device)) > 0)
 
     def _one_step(self) -> dict[str, Tensor]:
-        """Make a step; the mean of each term of the loss."""
-        material, device = self._material, self._fabric.device
+        """Make a step; the mean of each term of the loss that acted."""
         for group in self._optimiser.param_groups:
             group["lr"] = group["factor"] * self._rate.at(self.step)
-        batch = material.train.batch(self.step).to(device)
-        replayed = material.replay[0].batch(self.step).to(device) if material.replay else None
+        batches = self._batches()
         self._module.train()
-        loss, means = self._module(batch, replayed)
+        loss, means = self._module(*batches, step=self.step)
         if not all(bool(torch.isfinite(mean)) for mean in means.values()):  # means are the same in every process
             raise UserError(
                 f"stage {self._stage.name}: the loss is not finite at step {self.step}. "
@@ -163,7 +148,7 @@ class Training:
         if (sharpness := self._stage.optimiser.sharpness) is not None:
             with worst_nearby(self._potential.parameters(), sharpness):
                 self._fabric_optimiser.zero_grad()
-                worst, _ = self._module(batch, replayed)
+                worst, _ = self._module(*batches, step=self.step)
                 self._fabric.backward(worst)
         if self._stage.optimiser.clip is not None:
             torch.nn.utils.clip_grad_norm_(self._potential.parameters(), self._stage.optimiser.clip)
@@ -172,21 +157,41 @@ class Training:
             self._averaged.update_parameters(self._potential)
         return means
 
+    def _batches(self) -> list[Batch | None]:
+        """Batch of the step from every source; none from a source of which no term acts."""
+        batches: list[Batch | None] = []
+        loaders = [self._material.train, *(loader for _, loader in self._material.others)]
+        for source, loader in zip(self._loss.sources, loaders, strict=True):
+            terms = acting(source.objectives, self.step)
+            batch = loader.batch(self.step).to(self._fabric.device) if terms else None
+            if batch is not None and self._stage.guide == RUNNING and any(map(guided, terms.values())):
+                assert self._averaged is not None
+                guide = running_guide(self._averaged.module, batch.graph)
+                batch = batch._replace(labels=batch.labels._replace(guide=guide))
+            batches.append(batch)
+        return batches
+
     def _current(self) -> dict[str, Tensor]:
         """The weights as they would be handed on now."""
         source = self._potential if self._averaged is None else self._averaged.module
         return {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
 
-    def _validate(self, means: dict[str, Tensor], seconds: float) -> str:
+    def _validate(self, seconds: float) -> str:
         stage, fabric = self._stage, self._fabric
+        means, self._means = self._means, {}
         row: dict[str, Any] = {
             "stage": stage.name,
             "step": self.step,
             "epoch": round(self.step / self._material.train.steps_per_epoch, 3),
             "seconds": round(seconds, 2),
             "learning_rate": self._rate.at(self.step - 1),
-            "loss": sum(objective.weight * float(means[name]) for name, objective in stage.objectives.items()),
+            "loss": sum(
+                self._loss.weight(name, objective) * float(means[name])
+                for name, objective in stage.objectives.items()
+                if name in means
+            ),
             **{f"train_{name}": float(mean) for name, mean in means.items()},
+            **{f"weight_{name}": found["weight"] for name, found in self._loss.balancer.state.items()},
         }
         if self._material.valid is not None:
             potential = self._potential if self._averaged is None else self._averaged.module
@@ -239,6 +244,8 @@ class Training:
             "seconds": seconds,
             "rate": rate,
             "best": best,
+            "means": {name: float(mean) for name, mean in self._means.items()},
+            "balance": self._loss.balancer.state,
             "parameters": optimiser_names(self._potential, self._optimiser),
         }
         write_state(self._checkpoints / "last.safetensors", tensors, header)
@@ -270,6 +277,8 @@ class Training:
         self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
         self._rate.best = math.inf if rate["best"] is None else rate["best"]
         self._best = best | {"metric": math.inf if best["metric"] is None else best["metric"]}
+        self._means = {name: torch.tensor(mean, dtype=torch.float64) for name, mean in header.get("means", {}).items()}
+        self._loss.balancer.state = header.get("balance", {})
         self._metrics.cut(self._stage.name, self.step)
 
 

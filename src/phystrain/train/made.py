@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from ase.data import covalent_radii
 
+from phystrain.augment import Augmentation
 from phystrain.augment._relabel import alignment, load_teacher, relabel
 from phystrain.augment._teachers import PotentialTeacher, Teacher
 from phystrain.config import Stage, Window
@@ -15,6 +16,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.errors import UserError
 from phystrain.saving import load_model
+from phystrain.train.guide import guide_forces
 from phystrain.train.material import Labelled
 
 SAFE_REPLAY = 0.1
@@ -53,7 +55,7 @@ class Made:
         labelled = self._labelled
         if stage.data is None:
             return labelled.train, labelled.valid
-        recipes = stage.data.augment if isinstance(stage.data.augment, list) else [stage.data.augment]
+        recipes = _listed(stage.data.augment)
         teacher, own = self._teacher(stage)
         made: list[Structures | None] = []
         for number, structures in enumerate((labelled.train, labelled.valid)):
@@ -67,6 +69,23 @@ class Made:
             made.append(self._taught(stage, Structures.concatenate(parts), teacher, own))
         assert made[0] is not None
         return made[0], made[1]
+
+    def unlabelled(self, stage: Stage) -> Structures:
+        """Structures without labels: those of the files, and those that are made for the stage."""
+        assert stage.unlabelled is not None
+        found = [] if self._labelled.unlabelled is None else [self._labelled.unlabelled]
+        # other random numbers than for the made structures of train and valid
+        found += [recipe(self._labelled.train, self._seed + 2) for recipe in _listed(stage.unlabelled.augment)]
+        return Structures.concatenate(found)
+
+    def guide(self, stage: Stage, structures: Structures) -> Floats:
+        """(atoms, 3) eV/Å, forces of the stage's guide; see :func:`phystrain.train.guide.guide_forces`."""
+        if not self._is_first:
+            self._wait()
+        forces = guide_forces(structures, stage.guides, self._locate, progress=self._is_first)
+        if self._is_first:
+            self._wait()
+        return forces
 
     def error_of_teacher(self, stage: Stage) -> float | None:
         """RMS error of the teacher's forces on labelled structures, relative to the RMS of the forces.
@@ -113,6 +132,10 @@ class Made:
         if stage.data.steep is not None:
             taught = soften(taught, stage.data.steep * self._labelled.statistics.force_rms)
         return taught
+
+
+def _listed(recipes: Augmentation | list[Augmentation] | None) -> list[Augmentation]:
+    return recipes if isinstance(recipes, list) else [] if recipes is None else [recipes]
 
 
 def _potential(teacher: Teacher, kind: str) -> Any:

@@ -17,6 +17,8 @@ from phystrain.statistics import Statistics
 
 Say = Callable[[str], None]
 
+_PLURAL = {"energy": "energies", "forces": "forces", "stress": "stresses"}
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -25,6 +27,7 @@ class Labelled:
     Attributes:
         train, valid, test: structures; ``None`` where there are none.
         isolated: frames of isolated atoms, taken out of ``train``.
+        unlabelled: structures for weak losses, without labels.
         statistics: of ``train``.
         indices: numbers of the train and valid structures among the frames of the training files, for the record.
     """
@@ -35,6 +38,7 @@ class Labelled:
     isolated: Structures | None
     statistics: Statistics
     indices: dict[str, list[int]]
+    unlabelled: Structures | None = None
 
 
 def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say: Say) -> Labelled:
@@ -66,7 +70,8 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     references = reference_energies(described, data.reference_energies)
     for line in references.warnings:
         say(line)
-    for name, others in (("validation", held_out), ("test", test)):
+    unlabelled = None if data.unlabelled is None else _unlabelled(data.unlabelled, base, say)
+    for name, others in (("validation", held_out), ("test", test), ("unlabelled", unlabelled)):
         if others is not None:
             require_same_elements(described, name, others)
     return Labelled(
@@ -76,6 +81,7 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
         isolated=lone,
         statistics=compute(described, cutoff, references),
         indices={name: numbers[part].tolist() for name, part in (("train", train), ("valid", valid), ("test", rest))},
+        unlabelled=unlabelled,
     )
 
 
@@ -86,6 +92,25 @@ def _load(files: str | list[str], data: DataConfig, base: Path, say: Say) -> Str
         say(found.summary())
         parts.append(found.structures)
     return Structures.concatenate(parts)
+
+
+def _unlabelled(files: str | list[str], base: Path, say: Say) -> Structures:
+    """Structures of files, but for isolated atoms; names of labels do not matter, and labels are dropped."""
+    parts = []
+    for file in [files] if isinstance(files, str) else files:
+        found = read(base / file)
+        say(found.summary())
+        parts.append(found.structures)
+    kept = _without_isolated(Structures.concatenate(parts).without_labels())
+    if kept is None:
+        raise UserError("data.unlabelled holds isolated atoms only, on which weak losses say nothing: leave it out")
+    return kept
+
+
+def counts(structures: Structures) -> str:
+    """How many structures have each label, such as ``412 energies, 100 forces``."""
+    found = {name: int(structures.labelled(label).sum()) for label, name in _PLURAL.items()}
+    return ", ".join(f"{count} {name}" for name, count in found.items() if count) or "no labels"
 
 
 def _without_isolated(structures: Structures) -> Structures | None:

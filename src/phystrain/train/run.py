@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,22 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from phystrain.allocator import keep_memory
 from phystrain.config import RunConfig, Stage
-from phystrain.data.graphs import GraphStore
-from phystrain.data.loader import Loader
-from phystrain.data.structures import Structures
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
-from phystrain.progress import track
 from phystrain.saving import load_model, save_model
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics
-from phystrain.train.loop import Material, Training
-from phystrain.train.made import Made, outside, replay_weight
-from phystrain.train.material import load_labelled, need_labels, require_labels, reserve
+from phystrain.train.loop import Training
+from phystrain.train.made import Made
+from phystrain.train.material import counts, load_labelled, need_labels, require_labels
+from phystrain.train.sources import Sources
 from phystrain.train.start import align_reference, start
 
 POOR = 0.6
@@ -128,16 +125,23 @@ class Run:
         config, statistics = self.config, self.labelled.statistics
         dtype = DTYPES[config.precision]
         torch.manual_seed(config.seed)
-        potential, settings = start(stage, config.potential, statistics, self._stage_or_file, self.labelled.train)
-        potential = potential.to(dtype)
+        begun = start(stage, config.potential, statistics, self._stage_or_file, self.labelled.train)
+        settings, potential = begun.settings, begun.potential.to(dtype)
         if stage.prior is not None:
             self._say_how_good(stage, stage.prior)
         train, valid = self._made.structures(stage)
         need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
-        material = self._material(stage, potential, train, valid, dtype)
-        if settings["terms"]["reference"]["trainable"] or stage.prior is not None:
-            align_reference(potential, material.train)
+        share = {"dtype": dtype, "rank": self._fabric.global_rank, "world_size": self._fabric.world_size}
+        sources = Sources(config, self.labelled.train, self._made, share, self._log)
+        material = sources.material(stage, float(potential.cutoff), train, valid)  # type: ignore[arg-type]
+        if settings["terms"]["reference"]["trainable"] or stage.prior is not None or begun.foreign:
+            moved = align_reference(potential, material.train)
+            if begun.foreign:
+                self._log(
+                    f"stage {stage.name}: the weights of {stage.init_from} were learnt with other reference energies; "
+                    f"these moved by {moved:.4g} eV to meet the labels"
+                )
         checkpoints = self.folder / "checkpoints"
         stopped: list[int] = []
         training = Training(
@@ -154,7 +158,7 @@ class Run:
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(
             f"stage {stage.name}: {settings['terms']['model']['kind']}, {count:,} parameters, "
-            f"{len(train)} structures, {training.steps} steps"
+            f"{len(train)} structures ({counts(train)}), {training.steps} steps"
         )
         with _noting_signals(stopped):
             weights = training.run()
@@ -226,48 +230,6 @@ class Run:
         if isinstance(spec, str) and (self.base / spec).exists():
             return str(self.base / spec), False
         return spec, False
-
-    def _material(
-        self, stage: Stage, potential: nn.Module, train: Structures, valid: Structures | None, dtype: torch.dtype
-    ) -> Material:
-        cutoff, seed = float(potential.cutoff), self.config.seed  # type: ignore[arg-type]
-        share: dict[str, Any] = {
-            "dtype": dtype,
-            "rank": self._fabric.global_rank,
-            "world_size": self._fabric.world_size,
-        }
-        store = GraphStore(train, cutoff + reserve(stage.objectives.values(), cutoff), _listing)
-        judged = [term for term in stage.objectives.values() if term.validated]
-        held_out = None if valid is None else GraphStore(valid, cutoff + reserve(judged, cutoff), _listing)
-        replay = None
-        if stage.replay is not None:
-            source = next(other for other in self.config.stages if other.name == stage.replay.stage)
-            replayed, _ = self._made.structures(source)
-            objectives = source.objectives if stage.replay.objectives is None else stage.replay.objectives
-            need_labels(stage, objectives, replayed, "those it replays")
-            if stage.replay.window is not None:
-                replayed = replayed.select(outside(replayed, self.labelled.train, stage.replay.window))
-            asked = stage.replay.weight == "auto"
-            error = self._made.error_of_teacher(source) if asked else None
-            weight = replay_weight(stage.replay.weight, error)
-            self._log(
-                f"stage {stage.name}: {len(replayed)} structures replayed at weight {weight:.3g}"
-                + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error else "")
-                + ("; how wrong the teacher is, is not known" if asked and error is None else "")
-            )
-            replay_store = GraphStore(replayed, cutoff + reserve(objectives.values(), cutoff), _listing)
-            size = stage.replay.batch_size or source.batch_size
-            replay = (Loader(replay_store, size, seed + 1, **share), objectives, weight)
-        return Material(
-            train=Loader(store, stage.batch_size, seed, **share),
-            valid=held_out,
-            replay=replay,
-        )
-
-
-def _listing(numbers: Iterable[int]) -> Iterable[int]:
-    """Show how far the neighbour lists are: a large set takes minutes."""
-    return track(numbers, "neighbour lists")
 
 
 @contextmanager

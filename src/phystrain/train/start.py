@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,14 +29,29 @@ _OWN = ("terms.reference.", "terms.prior.")
 """Terms that do not come with the weights of an earlier stage."""
 
 
+class Start(NamedTuple):
+    """How a stage begins.
+
+    Attributes:
+        potential: as it stands.
+        settings: that it is built from.
+        foreign: whether its weights were learnt beside other reference energies than it has now, so that the sum
+            means nothing until :func:`align_reference` has made it meet the labels.
+    """
+
+    potential: nn.Module
+    settings: dict[str, Any]
+    foreign: bool = False
+
+
 def start(
     stage: Stage,
     default: PotentialConfig,
     statistics: Statistics,
     locate: Callable[[str], Path],
     labelled: Structures,
-) -> tuple[nn.Module, dict[str, Any]]:
-    """The potential as the stage begins, and the settings it is built from.
+) -> Start:
+    """The potential as the stage begins.
 
     Args:
         stage: settings.
@@ -65,10 +80,18 @@ def start(
         weights = _moved(prior)
         own = potential.state_dict()
         potential.load_state_dict(own | {name: value for name, value in weights.items() if name in own})
+    foreign = False
     if stage.init_from is not None:
         saved = load_model(locate(stage.init_from))
         copy_weights(saved.potential, potential, stage)
-    return potential, settings
+        foreign = not _same_reference(saved.potential, potential)
+    return Start(potential, settings, foreign)
+
+
+def _same_reference(saved: nn.Module, potential: nn.Module) -> bool:
+    """Whether weights that were taken over stand beside the reference energies that they were learnt with."""
+    theirs, ours = (module.state_dict().get(f"{_OWN[0]}energies") for module in (saved, potential))
+    return theirs is not None and ours is not None and theirs.shape == ours.shape and torch.allclose(theirs, ours)
 
 
 def _of_the_rest(statistics: Statistics, prior: SavedModel, labelled: Structures) -> Statistics:
@@ -129,12 +152,19 @@ def copy_weights(source: nn.Module, target: nn.Module, stage: Stage) -> None:
     target.load_state_dict(own | weights)
 
 
-def align_reference(potential: nn.Module, loader: Loader) -> None:
-    """Start trainable reference energies where they fit the energies best; of what composition leaves open, nothing."""
+def align_reference(potential: nn.Module, loader: Loader) -> float:
+    """Start reference energies where they fit the energies best; of what composition leaves open, nothing.
+
+    For references that are trained, beside a prior, and for weights from another level of theory: its energies may
+    differ by thousands of eV, while what the network has learnt, the shape of the surface, stays.
+
+    Returns:
+        The largest move of an element's energy, eV.
+    """
     structures = loader.store.structures
     labelled = np.flatnonzero(structures.labelled("energy"))
     if not len(labelled):
-        return
+        return 0.0
     device = next(potential.parameters()).device
     predicted = []
     for start in range(0, len(labelled), _AT_ONCE):
@@ -147,3 +177,4 @@ def align_reference(potential: nn.Module, loader: Loader) -> None:
     reference = potential.get_submodule("terms.reference")
     assert isinstance(reference, ReferenceEnergy)
     reference.shift(dict(zip(structures.elements, offsets.tolist(), strict=True)))
+    return float(np.abs(offsets).max())

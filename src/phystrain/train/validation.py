@@ -53,7 +53,7 @@ def validate(
     sums, errors = global_sum(sums), global_sum(errors)
     figures = {"loss": 0.0}
     for (total, count), objective in zip(sums.tolist(), supervised.values(), strict=True):
-        figures["loss"] += objective.weight * total / max(count, 1)
+        figures["loss"] += float(objective.weight) * total / max(count, 1)
     for quantity, (absolute, squared, count) in zip(_UNITS, errors.tolist(), strict=True):
         if count:
             figures[f"{quantity}_mae"] = 1000 * absolute / count
