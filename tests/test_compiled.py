@@ -58,7 +58,7 @@ def test_a_failing_compiler_is_told_and_changes_nothing(monkeypatch, caplog):
 def test_wrong_code_is_told_and_not_used(monkeypatch, caplog):
     monkeypatch.setattr(compiled.torch, "compile", lambda run, **_: lambda *given: tuple(2 * x for x in run(*given)))
     assert same_as_plain(make_network())
-    assert "other forces" in caplog.text
+    assert "other energies or forces" in caplog.text
 
 
 def test_unknown_elements_are_refused():

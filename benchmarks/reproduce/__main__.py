@@ -103,12 +103,12 @@ def run(options: argparse.Namespace) -> int:
     """Train and test what is not done yet."""
     states = ("to do", "out of date") if options.redo else ("to do",)
     jobs = [job for job in all_jobs(_chosen(options)) if job.state(options.results) in states]
-    if options.redo:
-        for job in jobs:
-            job.file(options.results).unlink(missing_ok=True)
     missing = sorted({str(file) for job in jobs for file in _files(job.experiment, options.data) if not file.is_file()})
     if missing:
         raise UserError(f"not found: {', '.join(missing)}. Give the folder of the data sets with --data")
+    if options.redo:
+        for job in jobs:
+            job.file(options.results).unlink(missing_ok=True)
     runner = Runner(options, jobs)
     runner.run()
     return 1 if runner.failed else 0

@@ -83,8 +83,9 @@ def run_config(job: Job, data: Path, results: Path, folder: Path) -> RunConfig:
         settings = job.experiment.settings(job.variant, job.seed)
         run = settings["run"]
         run["data"]["train"] = [str((data / name).resolve()) for name in job.experiment.train]
-        write_text(file, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
-        config = run_file.load(file, settings["overrides"])
+        plain = folder / "plain.yaml"
+        write_text(plain, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
+        config = run_file.load(plain, settings["overrides"])
         if settings["equal_time"]:
             config = _longer(config, more_steps(job, results))
         run_file.save(config, file)

@@ -268,7 +268,8 @@ def audit(
 ) -> None:
     """Put a model to the reliability tests.
 
-    Dimer curves of its element pairs, finite differences, energy drift and survival in hot dynamics.
+    Dimer curves of its element pairs, finite differences, compression, energy drift, survival in hot dynamics, heating
+    to failure, and distances between atoms against labelled frames.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ Ten frames of silica zeolites with energies and forces (PBE-D3, molecular dynami
 same small network, a PaiNN with 64 channels and 2 layers, four ways. "Labels only" is what any trainer does. "Weak
 losses" adds PITC and PISC, which ask that the energy surface agrees with itself between the labels. "Prior" first fits
 a classical potential for ionic solids to the same ten frames and adds it, unchanged, to the network, which learns what
-it leaves. "All physics" fits an EAM, pulls and perturbs the frames, and pretrains on its labels; a few of those and
-both weak losses stay in the loss during fine-tuning.
+it leaves. "All physics" fits an EAM, pulls and perturbs the frames, and pretrains on its labels; those stay in the
+loss at a small weight during fine-tuning, and so do both weak losses.
 
 All four are tested on 28 frames that none of them saw, and in Langevin dynamics at 1000, 2000 and 3000 K: six runs of
 2 ps each, stopped when two atoms come closer than 0.6 of the sum of their covalent radii. One seed is an example, not

@@ -20,6 +20,7 @@ from benchmarks.reproduce.job import Clock, choose_starts, subset  # noqa: E402
 from benchmarks.reproduce.plots import mean_curve  # noqa: E402
 from benchmarks.reproduce.results import Job, all_jobs, more_steps  # noqa: E402
 from benchmarks.reproduce.tables import failure_rules, spread, write_tables  # noqa: E402
+from phystrain import config as run_file  # noqa: E402
 from phystrain.data.structures import Structures  # noqa: E402
 from phystrain.errors import UserError  # noqa: E402
 from phystrain.guards import Guards  # noqa: E402
@@ -86,9 +87,12 @@ def test_shipped_experiments_are_sound():
     assert experiments.names()
     for name in experiments.names():
         experiment = experiments.load(name)
-        for variant in experiment.variants.values():
-            if variant.equal_time is None:
-                assert experiment.settings(next(iter(experiment.variants)), 0)
+        for variant in experiment.variants:
+            settings = experiment.settings(variant, 0)
+            config = run_file.check(settings["run"])
+            assert config.stages[-1].name == "finetune"
+            if experiment.variants[variant].equal_time is None and experiment.variants[variant].stages:
+                assert len(config.stages) == len(experiment.variants[variant].stages)
 
 
 def test_one_file_extends_another(folder):

@@ -21,8 +21,8 @@ def fingerprints(structures: Structures, store: GraphStore | None = None) -> Has
     """(systems,) hash of each structure, the same for structures that are moved, rotated, mirrored or reordered.
 
     Of every atom the element and the sorted distances to its neighbours by element; of a structure the atoms in any
-    order, the thickness of the cell in all (length, area or volume), and, of a molecule, how far it extends beyond
-    the neighbours.
+    order, the thickness of the cell in all (length, area or volume), and, beyond the neighbours, how far a molecule
+    extends and how atoms are spread along the periodic directions.
 
     Args:
         structures: to tell apart.
@@ -40,7 +40,12 @@ def fingerprints(structures: Structures, store: GraphStore | None = None) -> Has
         around += _sums(edge, np.bincount(centre[near], minlength=len(around)))
     atom = _mixed(around + _GOLDEN * structures.species.astype(np.uint64))
     whole = _sums(atom, structures.sizes)
-    return _mixed(whole + _mixed(_bins(_thickness(structures))) * _FIRST + _mixed(_bins(_extent(structures))) * _SECOND)
+    return _mixed(
+        whole
+        + _mixed(_bins(_thickness(structures))) * _FIRST
+        + _mixed(_bins(_extent(structures))) * _SECOND
+        + _waves(structures)
+    )
 
 
 def first_of_each(hashes: Hashes) -> npt.NDArray[np.int64]:
@@ -81,3 +86,18 @@ def _extent(structures: Structures) -> Floats:
     away = structures.positions - (centre / sizes[:, None])[system]
     spread = np.sqrt(np.bincount(system, (away**2).sum(axis=1), len(structures)) / sizes)
     return np.asarray(np.where(structures.pbc.any(axis=1), 0.0, spread) / RESOLUTION)
+
+
+def _waves(structures: Structures) -> Hashes:
+    """(systems,) sum over periodic directions of the hashed amplitude of the longest density wave along each.
+
+    It tells apart what moves as a whole farther away than neighbours are looked for: molecules in a large box.
+    """
+    vectors = np.where(structures.pbc[:, :, None], structures.cell, 0.0)
+    fractions = np.einsum("ai,aij->aj", structures.positions, np.linalg.pinv(vectors)[structures.system])
+    waves = structures.species[:, None] * np.exp(2j * np.pi * fractions)
+    starts = structures.offsets[:-1]
+    amplitude = np.abs(np.add.reduceat(waves, starts, axis=0)) / np.add.reduceat(structures.species, starts)[:, None]
+    length = np.linalg.norm(vectors, axis=2)
+    hashes = _mixed(_bins(amplitude * length / RESOLUTION) + _SECOND)
+    return np.asarray(np.where(structures.pbc, hashes, np.uint64(0)).sum(axis=1, dtype=np.uint64))

@@ -52,6 +52,11 @@ class Frame:
         self.cell, self.pbc = structures.cell[index], structures.pbc[index]
         self._floor_radii = fraction * covalent_radii[self.species]
 
+    @property
+    def widest_floor(self) -> float:
+        """Å, largest floor that any pair can have."""
+        return 2 * float(self._floor_radii.max())
+
     def floors(self, first: Ints, second: Ints, distances: Floats) -> Floats:
         """(pairs,) Å below which pairs of these distances must not fall."""
         return np.minimum(self._floor_radii[first] + self._floor_radii[second], distances)
@@ -74,7 +79,7 @@ class Frame:
             positions: (atoms, 3) Å, not wrapped.
             cell: (3, 3) Å, if it changes too.
         """
-        reach = 2 * float(self._floor_radii.max())
+        reach = self.widest_floor
         (first, second), shifts = neighbour_list(positions, self.cell if cell is None else cell, self.pbc, reach)
         if not len(first):
             return first

@@ -85,15 +85,15 @@ class Config(Augmentation):
         """The whole structure made smaller about the origin of its cell."""
         if self.cell is None:
             return
-        smallest = max(self.cell, _smallest(frame))
+        smallest = max(self.cell, _smallest(frame, frame.widest_floor / self.cell))
         for step in range(1, self.steps + 1):
             factor = 1 - (1 - smallest) * step / self.steps
             yield None if factor > 1 - 1e-9 else (frame.positions * factor, frame.cell * factor)
 
 
-def _smallest(frame: Frame) -> float:
-    """Factor of all lengths at which the first pair, own images included, is at its floor."""
-    (first, second), shifts = neighbour_list(frame.positions, frame.cell, frame.pbc, _REACH)
+def _smallest(frame: Frame, reach: float) -> float:
+    """Factor of all lengths at which the first pair up to ``reach`` (Å), own images included, is at its floor."""
+    (first, second), shifts = neighbour_list(frame.positions, frame.cell, frame.pbc, max(_REACH, reach))
     vectors = frame.positions[second] - frame.positions[first] + shifts @ frame.cell
     distances = np.linalg.norm(vectors, axis=1)
     apart = distances > 1e-6

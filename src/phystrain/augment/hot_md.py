@@ -91,6 +91,7 @@ class Config(Augmentation):
             frame_interval=steps,
             seed=seed,
             guards=Guards(contact=self.floor, temperature_factor=10.0),
+            compiled=False,  # rounds differently: what is made must not depend on how busy the machine is
         )
         keys = np.repeat(numbers[indices], count) * count + np.tile(np.arange(count), len(indices))
         run = simulate(

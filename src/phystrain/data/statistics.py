@@ -40,6 +40,10 @@ class References(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
+LEAST_FORCE = 1e-3
+"""eV/Å. Forces with a smaller root mean square vanish by symmetry: their size says nothing about the data."""
+
+
 def isolated(structures: Structures) -> npt.NDArray[np.bool_]:
     """(systems,) whether each structure is a single atom in vacuum.
 
@@ -126,7 +130,7 @@ def compute(structures: Structures, cutoff: float, references: References) -> St
         reference_source=references.source,
         energy_mean=float(remainder.mean()) if len(remainder) else 0.0,
         energy_rms=_scale(remainder - remainder.mean()) if len(remainder) else 1.0,
-        force_rms=_scale(forces),
+        force_rms=_scale(forces, LEAST_FORCE),
         neighbours=edges / float(structures.sizes[body].sum()),
         cutoff=cutoff,
         nearest=nearest,
@@ -134,10 +138,10 @@ def compute(structures: Structures, cutoff: float, references: References) -> St
     )
 
 
-def _scale(values: Floats) -> float:
-    """Root mean square; 1 where that is zero, so that it can be divided by."""
+def _scale(values: Floats, least: float = 1e-12) -> float:
+    """Root mean square; 1 where that is zero but for rounding, so that it can be divided by."""
     rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-    return rms if rms > 1e-12 else 1.0
+    return rms if rms > least else 1.0
 
 
 def _distances(store: GraphStore, cutoff: float) -> tuple[dict[str, float], dict[str, float], int]:

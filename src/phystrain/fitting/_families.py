@@ -68,5 +68,13 @@ def settings_of(name: str) -> Settings:
                 f"fit: {name} needs settings of its own and cannot be chosen by its name: give it as the potential"
             ) from error
         return {"kind": name}
-    choices = tuple(dict.fromkeys((*FAMILIES, *registry.kinds("potentials"))))
+    choices = tuple(dict.fromkeys((*FAMILIES, *(kind for kind in registry.kinds("potentials") if _is_fitted(kind)))))
     raise UserError(f"fit: choose names no family {name!r}: {registry.did_you_mean(name, choices)}")
+
+
+def _is_fitted(kind: str) -> bool:
+    """Whether a kind can be chosen by its name alone: a classical potential that needs no settings of its own."""
+    try:
+        return bool(registry.parse("potentials", {"kind": kind}).trains_reference) and kind != "reference_energy"
+    except ValidationError:
+        return False

@@ -229,6 +229,11 @@ def fit(
             job = _Job(settings, model, statistics, seed)
             with Watched(f"cross-validation of {name}", job.steps(True, False)) as done:
                 figures = job.cross_validated(structures, done)
+        except TooFewLabelsError as error:
+            if len(candidates) > 1:
+                say(f"fit: {name} is left out: {error}")
+                continue
+            figures = {}  # a fold is smaller than the whole, which may do
         except UserError as error:
             if len(candidates) == 1 or (potential is not None and name == _name(potential)):
                 raise
@@ -257,8 +262,8 @@ def fit(
         "seconds": time.perf_counter() - began,
     }
     notes = notes_on(parameters, attractive)
-    if len(structures) < 2:
-        notes = (*notes, "one structure cannot be cross-validated: relative force error is that of the fit itself")
+    if not families[chosen]:
+        notes = (*notes, "too few labels to cross-validate: relative force error is that of the fit itself")
     say(f"fit: {chosen} fitted in {quality['seconds']:.0f} s; {sentence(families[chosen] or inside)}")
     for note in notes:
         say(f"fit: {note}")
@@ -296,6 +301,10 @@ def _require_elements(structures: Structures, statistics: Statistics) -> None:
         )
 
 
+class TooFewLabelsError(UserError):
+    """The data cannot fix the parameters."""
+
+
 def _require_labels(structures: Structures, parameters: Parameters) -> None:
     """Refuse fewer labels than parameters."""
     energies, stresses = int(structures.labelled("energy").sum()), int(structures.labelled("stress").sum())
@@ -303,12 +312,12 @@ def _require_labels(structures: Structures, parameters: Parameters) -> None:
     linear, free = int((parameters.linear & parameters.free).sum()), int(parameters.free.sum())
     linear += len(structures.elements)
     if not forces and energies < linear:
-        raise UserError(
+        raise TooFewLabelsError(
             f"{energies} energies and no forces cannot fix the {linear} linear parameters of the potential: "
             "label forces, or give more structures"
         )
     if energies + forces + 6 * stresses < free:
-        raise UserError(
+        raise TooFewLabelsError(
             f"{energies + forces + 6 * stresses} labels cannot fix the {free} parameters of the potential: "
             "give more structures, or a potential with fewer parameters, such as morse"
         )

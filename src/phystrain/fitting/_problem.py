@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from phystrain.data.graphs import GraphStore
-from phystrain.data.statistics import composition
+from phystrain.data.statistics import LEAST_FORCE, composition
 from phystrain.data.structures import Structures
 from phystrain.fitting._parameters import Parameters
 from phystrain.fitting._walls import walls_of
@@ -37,7 +37,7 @@ relative square of some hundredths) over a thousand labels, so that it decides w
 HOPELESS = 1e30
 """The objective where a potential gives no number."""
 
-LEAST_ENERGY, LEAST_FORCE, LEAST_STRESS = 1e-3, 1e-3, 1e-5
+LEAST_ENERGY, LEAST_STRESS = 1e-3, 1e-5
 """eV/atom, eV/Å, eV/Å³: smaller spreads of the labels do not raise the weight further."""
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from phystrain.data.graphs import GraphStore
+from phystrain.data.statistics import LEAST_FORCE
 from phystrain.data.structures import Structures
 from phystrain.derive import evaluate
 from phystrain.fitting._parameters import Pair, Parameters, pair_label
@@ -74,7 +75,7 @@ def figures_of(errors: list[npt.NDArray[np.float64]]) -> Figures:
         "force RMSE": 1e3 * rmse,
         "force MAE": 1e3 * float(np.mean(np.abs(force))) if len(force) else np.nan,
         "energy MAE": 1e3 * float(np.mean(np.abs(energy))) if len(energy) else np.nan,
-        "relative force error": rmse / size if size > 0 else np.nan,
+        "relative force error": rmse / size if size > LEAST_FORCE else np.nan,
     }
 
 
@@ -87,11 +88,13 @@ def rank(figures: Figures) -> float:
 def sentence(figures: Figures) -> str:
     if "force RMSE" not in figures:
         return "not cross-validated"
-    forces, energy = figures["force RMSE"], figures["energy MAE"]
-    return (
-        f"held-out forces {forces:.0f} meV/Å (RMSE, {100 * figures['relative force error']:.0f} % of their size), "
-        f"energies {energy:.1f} meV/atom (MAE)"
-    )
+    forces, energy, relative = (figures[name] for name in ("force RMSE", "energy MAE", "relative force error"))
+    size = f", {100 * relative:.0f} % of their size" if np.isfinite(relative) else ""
+    parts = [
+        f"forces {forces:.0f} meV/Å (RMSE{size})" if np.isfinite(forces) else "",
+        f"energies {energy:.1f} meV/atom (MAE)" if np.isfinite(energy) else "",
+    ]
+    return "held-out " + ", ".join(filter(None, parts))
 
 
 def attractive_cores(potential: nn.Module, statistics: Statistics) -> tuple[Pair, ...]:

@@ -12,8 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from torch import nn
 
-from phystrain.derive import Potential, evaluate
-from phystrain.dynamics import placement
+from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.saving import load_model
 from phystrain.units import full_to_voigt

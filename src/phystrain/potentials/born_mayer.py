@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from phystrain.layers.coulomb import damped_coulomb, formal_charges
@@ -51,7 +51,9 @@ class Config(PotentialConfig):
     decay: float = Field(3.5, gt=0, description="1/Å, alpha at the start.")
     dispersion_energy: float = Field(3.0, gt=0, description="eV, half of d at the start, of opposite charges.")
     loose_dispersion_energy: float = Field(0.05, gt=0, description="eV, the same of all other pairs.")
-    length: dict[str, float] = Field({}, description="Å by pair such as O-Si, r0; else the bond length in the data.")
+    length: dict[str, PositiveFloat] = Field(
+        {}, description="Å by pair such as O-Si, r0; else the bond length in the data."
+    )
     zbl: bool = Field(True, description="Add the repulsion of nuclei at distances shorter than any in the data.")
 
     def build(self, statistics: Statistics) -> "BornMayer":

@@ -28,7 +28,7 @@ from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from phystrain.layers.embedded_atom import EmbeddedAtomPotential, smooth_root
@@ -56,7 +56,9 @@ class Config(PotentialConfig):
         "quadratic", description="Energy of an atom as a function of the density: see the head of the file."
     )
     exponentials: int = Field(10, ge=1, description="Number of exponentials of the density, for each pair of elements.")
-    decays: tuple[float, float] = Field((0.5, 5.0), description="1/Å, range over which beta is spread at the start.")
+    decays: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.5, 5.0), description="1/Å, range over which beta is spread at the start."
+    )
     amplitude: float | None = Field(
         None,
         gt=0,
@@ -65,7 +67,7 @@ class Config(PotentialConfig):
     depth: float = Field(1.0, gt=0, description="eV, D at the start, of pairs that are bonded in the data or unseen.")
     loose_depth: float = Field(0.1, gt=0, description="eV, D at the start, of pairs that occur but are not bonded.")
     decay: float = Field(2.0, gt=0, description="1/Å, alpha at the start.")
-    minimum: dict[str, float] | Literal["covalent"] = Field(
+    minimum: dict[str, PositiveFloat] | Literal["covalent"] = Field(
         {},
         description="Å by pair such as O-Si, rm at the start; else the bond length in the data. "
         "covalent: sums of covalent radii.",

@@ -6,7 +6,7 @@ Source: Lennard-Jones 1931, doi:10.1088/0959-5309/43/5/301; the cut-off is the t
 from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from phystrain.layers.pair import PairPotential, bond_lengths, positive, positive_parameter, smooth_cutoff
@@ -21,7 +21,7 @@ class Config(PotentialConfig):
     cutoff: float = Field(6.0, gt=0, description="Å")
     inner_fraction: float = Field(0.66, gt=0, lt=1, description="The cut-off acts from this fraction of its radius.")
     depth: float = Field(0.1, gt=0, description="eV, epsilon at the start, of all pairs.")
-    minimum: dict[str, float] = Field(
+    minimum: dict[str, PositiveFloat] = Field(
         {},
         description="Å by pair such as O-Si, place of the minimum (1.122 sigma) at the start; "
         "else the bond length in the data.",

@@ -6,7 +6,7 @@ Source: Morse 1929, doi:10.1103/PhysRev.34.57; the cut-off is the twice differen
 from typing import ClassVar, Literal
 
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from phystrain.layers.pair import (
@@ -29,7 +29,7 @@ class Config(PotentialConfig):
     inner_fraction: float = Field(0.66, gt=0, lt=1, description="The cut-off acts from this fraction of its radius.")
     depth: float = Field(1.0, gt=0, description="eV, D at the start, of all pairs.")
     decay: float = Field(1.5, gt=0, description="1/Å, alpha at the start, of all pairs.")
-    minimum: dict[str, float] = Field(
+    minimum: dict[str, PositiveFloat] = Field(
         {}, description="Å by pair such as O-Si, rm at the start; else the bond length in the data."
     )
 

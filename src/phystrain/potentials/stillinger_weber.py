@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 import torch
 from ase.data import atomic_numbers, chemical_symbols
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from phystrain.errors import UserError
@@ -53,7 +53,7 @@ class Config(PotentialConfig):
     bonded: list[str] | None = Field(
         None, description="Pairs such as O-Si whose angles count; else those as near in the data as bonds are."
     )
-    minimum: dict[str, float] = Field(
+    minimum: dict[str, PositiveFloat] = Field(
         {}, description="Å by pair such as O-Si, place of the minimum (1.122 sigma); else the bond length in the data."
     )
     reach: float = Field(1.8, gt=1.2, description="R in units of sigma, for all pairs; fixed.")
@@ -62,7 +62,7 @@ class Config(PotentialConfig):
     depth: float = Field(1.0, gt=0, description="eV, epsilon at the start, of bonded pairs.")
     loose_depth: float = Field(0.05, gt=0, description="eV, epsilon at the start, of all other pairs.")
     strength: float = Field(10.0, gt=0, description="eV, lambda epsilon at the start, of all angles.")
-    strengths: dict[str, float] = Field({}, description="eV by angle such as O-Si-O, in place of strength.")
+    strengths: dict[str, PositiveFloat] = Field({}, description="eV by angle such as O-Si-O, in place of strength.")
     cosines: dict[str, float] = Field(
         {}, description="cos theta0 at the start by angle such as O-Si-O; else from distances in the data, or -1/3."
     )

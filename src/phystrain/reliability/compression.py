@@ -20,8 +20,7 @@ from torch import nn
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.derive import Potential, evaluate
-from phystrain.dynamics import placement
+from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.guards import BOND_FACTOR
 from phystrain.neighbours import neighbour_list
@@ -66,7 +65,9 @@ class Config(ReliabilityTest):
         energies = energies_of(subject.potential, together, self.batch_atoms)
         parts = np.split(energies, np.cumsum([len(scan.structures) for scan in scans])[:-1])
         found = [
-            Finding(scan, energy, *find_hole(scan.ratio, energy, self._allowed(scan, subject.statistics)))
+            Finding(
+                scan, energy, *find_hole(scan.ratio, energy, self._allowed(scan, subject.statistics), self.tolerance)
+            )
             for scan, energy in zip(scans, parts, strict=True)
         ]
         return self._judged(found)
@@ -182,13 +183,14 @@ class Finding(NamedTuple):
     begins: float
 
 
-def find_hole(ratio: Floats, energy: Floats, allowed: float) -> tuple[float, float]:
+def find_hole(ratio: Floats, energy: Floats, allowed: float, tolerance: float = 0.0) -> tuple[float, float]:
     """Largest fall of the energy below an earlier value, eV, and the ratio at which the first fall begins.
 
     Args:
         ratio: (points,) of lengths, falling from 1.
         energy: (points,) eV.
         allowed: ratio down to which the energy may fall; the search begins at the lowest energy found until there.
+        tolerance: eV, falls up to this are none.
     """
     wrong = ~np.isfinite(energy)
     if wrong.any():
@@ -196,9 +198,9 @@ def find_hole(ratio: Floats, energy: Floats, allowed: float) -> tuple[float, flo
     first = int(energy[ratio >= min(allowed, 1.0) - 1e-9].argmin())
     highest = np.maximum.accumulate(energy[first:])
     fall = highest - energy[first:]
-    if fall.max() <= 0:
-        return 0.0, float("nan")
-    return float(fall.max()), float(ratio[first + (fall > 0).argmax() - 1])
+    if fall.max() <= tolerance:
+        return float(fall.max()), float("nan")
+    return float(fall.max()), float(ratio[first + (fall > tolerance).argmax() - 1])
 
 
 def energies_of(potential: nn.Module, structures: Structures, batch_atoms: int) -> Floats:

@@ -14,8 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats
-from phystrain.derive import Potential, evaluate
-from phystrain.dynamics import placement
+from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import REPULSIVE

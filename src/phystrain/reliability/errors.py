@@ -10,8 +10,7 @@ from torch import nn
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures, ragged
-from phystrain.derive import Potential, evaluate
-from phystrain.dynamics import placement
+from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.progress import track
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject

@@ -134,8 +134,18 @@ class Config(ReliabilityTest):
             distribution(reference.select(np.arange(part, len(reference), 2)), radius, self.bins) for part in (0, 1)
         ]
         errors, noise = difference(theirs, ours), difference(halves[0], halves[1])
-        unit = ", %" if theirs.periodic else ""
         figures["largest distance, Å"] = radius
+        if not errors:
+            return Result(
+                test=self.kind,
+                title="",
+                figures=figures,
+                passed=None,
+                threshold=threshold,
+                sentence=f"Not done: the cells are so thin that no two atoms are within {radius:.1f} Å, half their "
+                f"height; use larger cells, or set radius",
+            )
+        unit = ", %" if theirs.periodic else ""
         figures |= {f"error{unit}": _overall(errors), f"error between halves of the reference{unit}": _overall(noise)}
         figures |= {f"error {name}{unit}": value for name, value in errors.items() if name != "all"}
         error = _overall(errors)
@@ -247,7 +257,7 @@ def _normalised(
     for name, counts, number in zip(names, table, possible, strict=True):
         if periodic and number:
             yield name, counts / (number * shells)
-        elif counts.sum() > 0:
+        elif not periodic and counts.sum() > 0:
             yield name, counts / counts.sum() / np.diff(limits)
 
 
@@ -256,6 +266,8 @@ def difference(reference: Distribution, other: Distribution) -> dict[str, float]
     width = np.diff(reference.edges)
     errors = {}
     for name, values in reference.values.items():
+        if not values.any() and not other.values.get(name, values).any():
+            continue  # never that near in either
         gap = float((np.abs(values - other.values.get(name, np.zeros_like(values))) * width).sum())
         if reference.periodic:
             structure = float((np.abs(values - 1) * width).sum())

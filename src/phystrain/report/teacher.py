@@ -16,7 +16,7 @@ from torch import nn
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.dynamics import placement
+from phystrain.derive import placement
 from phystrain.report.plots import INK, STYLE, Drawing, look, render
 from phystrain.statistics import pair_name
 

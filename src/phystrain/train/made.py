@@ -13,6 +13,7 @@ from phystrain.augment._relabel import alignment, load_teacher, relabel
 from phystrain.augment._teachers import PotentialTeacher, Teacher
 from phystrain.config import Stage, Window
 from phystrain.data.graphs import GraphStore
+from phystrain.data.statistics import LEAST_FORCE
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.errors import UserError
 from phystrain.saving import load_model
@@ -64,9 +65,11 @@ class Made:
                 continue
             parts = []
             for recipe in recipes:
+                if number and not recipe.applies(structures).any():
+                    continue  # held-out structures that this recipe can make nothing of
                 needed = {"teacher": _potential(teacher, recipe.kind)} if recipe.needs_teacher else {}
                 parts.append(recipe(structures, self._seed + number, **needed))
-            made.append(self._taught(stage, Structures.concatenate(parts), teacher, own))
+            made.append(self._taught(stage, Structures.concatenate(parts), teacher, own) if parts else None)
         assert made[0] is not None
         return made[0], made[1]
 
@@ -109,9 +112,14 @@ class Made:
         if not len(reference):
             return None
         numbered = replace(reference, info={"number": np.arange(len(reference)).astype(str)})
+        if not self._is_first:
+            self._wait()  # the first process labels and fills the cache, the others read it
         seen = relabel(numbered, teacher, progress=self._is_first)
+        if self._is_first:
+            self._wait()
         right = reference.select(seen.info["number"].astype(np.int64)).forces
-        return float(np.sqrt(np.mean((seen.forces - right) ** 2) / np.mean(right**2)))
+        size = float(np.sqrt(np.mean(right**2)))
+        return float(np.sqrt(np.mean((seen.forces - right) ** 2))) / size if size > LEAST_FORCE else None
 
     def _teacher(self, stage: Stage) -> tuple[Teacher, bool]:
         assert stage.data is not None
@@ -156,7 +164,9 @@ def replay_weight(weight: float | str, error: float | None) -> float:
     """
     if not isinstance(weight, str):
         return weight
-    return SAFE_REPLAY * min(1.0, (SAFE_ERROR / max(SAFE_ERROR, 1.0 if error is None else error)) ** 2)
+    return SAFE_REPLAY * min(
+        1.0, (SAFE_ERROR / max(SAFE_ERROR, 1.0 if error is None or not np.isfinite(error) else error)) ** 2
+    )
 
 
 def soften(structures: Structures, largest: float) -> Structures:

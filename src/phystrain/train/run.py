@@ -19,6 +19,7 @@ from torch import Tensor
 
 from phystrain.allocator import keep_memory
 from phystrain.config import RunConfig, Stage
+from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
 from phystrain.saving import load_model, save_model
@@ -109,8 +110,8 @@ class Run:
             if not self._model_file(stage.name).is_file():
                 if stage.fit is None:
                     self._train_stage(stage)
-                elif self.is_first:
-                    self._fit_stage(stage, stage.fit)
+                else:
+                    self._fit_in_one_process(stage, stage.fit)
             self._fabric.barrier()
         if self._fabric.is_global_zero:
             last = self._model_file(self.config.stages[-1].name)
@@ -175,6 +176,17 @@ class Run:
             self._log(f"stage {stage.name}: the prior is wrong by {100 * error:.0f} % of the forces")
             if error > POOR:
                 self._log(f"stage {stage.name}: that is a poor prior; zbl as a term of the potential may serve better")
+
+    def _fit_in_one_process(self, stage: Stage, fit_settings: FitSettings) -> None:
+        """Fit in the first process; what is wrong is told to all, so that none waits for one that has ended."""
+        problem = ""
+        if self.is_first:
+            try:
+                self._fit_stage(stage, fit_settings)
+            except UserError as error:
+                problem = str(error)
+        if problem := self._fabric.broadcast(problem):
+            raise UserError(problem)
 
     def _fit_stage(self, stage: Stage, fit_settings: FitSettings) -> None:
         """Fit a classical potential; it takes seconds, so an interrupted one begins anew."""

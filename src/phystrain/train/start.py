@@ -11,10 +11,9 @@ from torch import nn
 from phystrain.config import Stage
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader, in_order
-from phystrain.data.statistics import composition
+from phystrain.data.statistics import LEAST_FORCE, composition
 from phystrain.data.structures import Structures, ragged
-from phystrain.derive import evaluate
-from phystrain.dynamics import placement
+from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
 from phystrain.potentials import PotentialConfig, build
 from phystrain.potentials.reference_energy import ReferenceEnergy
@@ -83,6 +82,7 @@ def start(
     foreign = False
     if stage.init_from is not None:
         saved = load_model(locate(stage.init_from))
+        _require_same_prior(stage, "prior" in saved.config["terms"])
         copy_weights(saved.potential, potential, stage)
         foreign = not _same_reference(saved.potential, potential)
     return Start(potential, settings, foreign)
@@ -107,7 +107,10 @@ def _of_the_rest(statistics: Statistics, prior: SavedModel, labelled: Structures
         assert forces is not None
         rest = structures.forces[ragged(structures.offsets, numbers)] - forces.to(torch.float64).numpy()
         squares += float((rest**2).sum())
-    return statistics.model_copy(update={"force_rms": (squares / structures.forces.size) ** 0.5, "energy_mean": 0.0})
+    rms = (squares / structures.forces.size) ** 0.5
+    # forces that vanish by symmetry say nothing: a network of scale zero would never learn
+    rest = {"force_rms": rms} if rms > LEAST_FORCE else {}
+    return statistics.model_copy(update={"energy_mean": 0.0, **rest})
 
 
 def _without_reference(saved: SavedModel) -> dict[str, Any]:
@@ -135,6 +138,17 @@ def _require_same_elements(stage: Stage, prior: SavedModel, statistics: Statisti
         raise UserError(
             f"stage {stage.name}: the prior {stage.prior!r} was made for other elements than these data. "
             f"Fit it to the same data"
+        )
+
+
+def _require_same_prior(stage: Stage, theirs: bool) -> None:
+    """A network that learnt what a prior leaves means nothing without it, and one that learnt all counts it twice."""
+    if theirs and stage.prior is None:
+        raise UserError(f"stage {stage.name}: {stage.init_from!r} was trained beside a prior: give the same prior here")
+    if stage.prior is not None and not theirs:
+        raise UserError(
+            f"stage {stage.name}: {stage.init_from!r} was trained without a prior, which would count twice here: "
+            f"leave prior out, or give it there too"
         )
 
 
