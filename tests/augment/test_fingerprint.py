@@ -62,3 +62,14 @@ def test_blocks_of_pairs_do_not_matter(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(GraphStore, "pairs", lambda self: pairs(self, block=50))
     assert np.array_equal(fingerprints(structures), whole)
     assert np.array_equal(whole[:5], whole[5:10])
+
+
+def test_molecules_far_apart_in_a_box_matter():
+    def pair(far, shift):
+        atoms = Atoms("H2", positions=[[0, 0, 0], [0, 0, far]], cell=[20, 21, 22], pbc=True)
+        atoms.positions += shift
+        return atoms
+
+    pairs = [pair(6.0, 0), pair(7.0, 0), pair(9.0, 0), pair(7.0, 3.3), pair(13.0, 0)]
+    # 9 and 13 Å are the same across the boundary
+    assert list(first_of_each(fingerprints(Structures.from_ase(pairs)))) == [0, 1, 2]

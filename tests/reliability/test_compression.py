@@ -21,6 +21,8 @@ def test_fall_of_a_known_curve():
     assert find_hole(ratio, np.array([0.0, -1, 2, 1, -3, 0]), 0.95) == (5, pytest.approx(0.92))
     # the same fall counts where it comes after what is allowed
     assert find_hole(ratio, np.array([0.0, -1, 2, 3, 4, 5]), 0.97) == (1, pytest.approx(1))
+    rounding = np.array([0.0, 1, 1 - 1e-7, 3, 2, 5])
+    assert find_hole(ratio, rounding, 0.99, tolerance=0.01) == (1, pytest.approx(ratio[3]))
     assert find_hole(ratio, np.array([0.0, 1, np.inf, 3, 4, 5]), 0.97) == (np.inf, pytest.approx(0.92))
 
 

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
 from phystrain.errors import UserError
+from phystrain.potentials import build
 from phystrain.reliability.rdf import Config, Distribution, difference, distribution, frames_of
+from phystrain.statistics import Statistics
 
 
 def test_crystal_has_twelve_neighbours(argon):
@@ -116,3 +119,18 @@ def test_reference_must_be_of_the_same_kind(lennard_jones, reference, crystal, s
     assert len(same) == len(reference)
     with pytest.raises(UserError, match="no frames to compare with"):
         config(subject_of(lennard_jones))
+
+
+def test_cells_too_thin_to_hold_a_pair_are_not_judged(argon):
+    thin = [bulk("Mo", "bcc", a=3.15, cubic=True) for _ in range(12)]
+    for seed, frame in enumerate(thin):
+        frame.rattle(0.05, seed=seed)
+    reference = Structures.from_ase(thin)
+    run = simulate(
+        build({"kind": "zbl"}, Statistics.bare((42,))),
+        reference.select([0]),
+        Settings(picoseconds=0.01, frame_interval=2, guards={"contact": None}),
+    )
+    result = Config(limit=5.0).judge(run, reference)
+    assert result.passed is None
+    assert "so thin" in result.sentence

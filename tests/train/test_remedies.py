@@ -5,6 +5,9 @@ import csv
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from phystrain import config, datasets
 from phystrain.augment import pull_perturb
@@ -280,3 +283,39 @@ def test_labels_themselves_are_replayed_at_full_weight(settings, tmp_path):
     ]
     _, lines = train(settings, tmp_path / "run")
     assert any("replayed at weight 0.1" in line for line in lines)
+
+
+def test_a_prior_is_neither_lost_nor_counted_twice(settings, tmp_path):
+    teacher, pretrain, finetune = settings["stages"]
+    beside = {**pretrain, "name": "beside", "data": None, "prior": "teacher"}
+    for first, second, message in (
+        (beside, {"init_from": "beside"}, "trained beside a prior"),
+        (pretrain, {"init_from": "pretrain", "prior": "teacher"}, "would count twice"),
+    ):
+        changed = {**settings, "stages": [teacher, first, {**finetune, "replay": None, **second}]}
+        with pytest.raises(UserError, match=message):
+            train(changed, tmp_path / first["name"])
+
+
+def test_forces_that_vanish_by_symmetry_leave_the_network_its_scale(tmp_path):
+    frames = [bulk("Cu", a=3.5 + 0.02 * number) for number in range(8)]
+    for frame in frames:
+        energy = float(8 * (frame.get_volume() ** (1 / 3) - 2.28) ** 2 - 3.5)
+        frame.calc = SinglePointCalculator(frame, energy=energy, forces=np.full((1, 3), 1e-15))
+    write(tmp_path / "cu.xyz", frames)
+    settings = {
+        "potential": {"kind": "painn", "channels": 8, "layers": 1, "cutoff": 4.0},
+        "data": {"train": str(tmp_path / "cu.xyz"), "valid_fraction": 0.0},
+        "stages": [
+            {"name": "teacher", "potential": {"kind": "morse"}, "fit": {}},
+            {"name": "finetune", "prior": "teacher", "objectives": {"energy": {}}, "steps": 3},
+        ],
+        "reliability": {"enabled": False},
+    }
+    saved, lines = train(settings, tmp_path / "run")
+    assert float(saved.potential.terms["model"].unit.scale) == 1.0
+    assert not any("poor prior" in line for line in lines)
+
+
+def test_replay_of_a_teacher_of_unknown_quality_is_careful():
+    assert replay_weight("auto", float("nan")) == replay_weight("auto", None) < replay_weight("auto", 0.2)
