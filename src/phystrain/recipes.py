@@ -11,6 +11,7 @@ VARIANTS = {
     "weak losses": "with PITC and PISC beside the labels",
     "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
     "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves",
+    "self-taught": "beside such a prior, a second network learns the first one's forces between the labels",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
 }
 
@@ -69,6 +70,26 @@ def pretrain_stage(steps: int, batch_size: int, teacher: str = "teacher") -> dic
     }
 
 
+def self_taught_stages(training: dict[str, Any]) -> list[dict[str, Any]]:
+    """Training on labels beside a prior, then a second network that learns the first one's forces near the labels.
+
+    Two atoms alone are kept to the prior throughout. See docs/teachers.md.
+
+    Args:
+        training: a stage on labels with a prior.
+    """
+    near = [{"kind": "rattle", "amplitude": 0.05, "copies": 20}, {"kind": "dimers"}]
+    made = {name: value for name, value in training.items() if name != "objectives"}
+    made["objectives"] = supervised(("energy", "forces"))
+    alone = {"augment": {"kind": "dimers"}, "label_by": training["prior"]}
+    return [
+        made | {"name": "pairs", "data": alone, "steps": 50},
+        training | {"name": "first", "init_from": "pairs", "replay": {"stage": "pairs", "weight": 0.1}},
+        made | {"name": "taught", "data": {"augment": near, "label_by": "first"}},
+        training | {"init_from": "taught", "replay": {"stage": "taught", "weight": 0.3}},
+    ]
+
+
 def stages(
     variant: str,
     *,
@@ -103,8 +124,9 @@ def stages(
         finetune["steps"] = LONGER * steps
     if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
-    if variant == "prior":
-        return [{"name": "teacher", "fit": {"choose": families}}, finetune | {"prior": "teacher"}]
+    if variant in ("prior", "self-taught"):
+        fitted, beside = {"name": "teacher", "fit": {"choose": families}}, finetune | {"prior": "teacher"}
+        return [fitted, beside] if variant == "prior" else [fitted, *self_taught_stages(beside)]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}
     if teacher is not None:
         return [pretrain_stage(pretrain_steps, batch_size, teacher), finetune]
