@@ -522,11 +522,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("out of memory. Lower batch_size or channels, or take smaller structures.")
     except KeyboardInterrupt:
         again = shlex.join(["phystrain", *tokens])
-        hint = (
-            f" Go on with: {again}"
-            if tokens and tokens[0] in ("train", "demo", "fit", "augment", "label", "tune")
-            else ""
-        )
+        resumable = ("train", "demo", "fit", "augment", "label", "tune")
+        hint = f" Go on with: {again}" if tokens and tokens[0] in resumable else ""
         print(f"\nstopped.{hint}", file=sys.stderr)
         raise SystemExit(130) from None
 

@@ -16,7 +16,7 @@ def label(atoms, charge=0, spin=0, **settings):
 
 
 def test_water_by_coupled_cluster_as_published():
-    """The water of a full configuration interaction in cc-pVDZ (Olsen et al. 1996, doi:10.1063/1.471518), all electrons.
+    """Water in cc-pVDZ, all electrons, beside full configuration interaction (doi:10.1063/1.471518).
 
     Published for r = 1.84345 bohr and 110.565 degrees: -76.241860 hartree; CCSD is 3.744 and CCSD(T) 0.658 mE_h above.
     """

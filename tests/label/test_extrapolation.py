@@ -26,7 +26,7 @@ def test_a_hartree_fock_energy_of_the_form_has_its_limit_found(numbers, error):
 
 
 def test_water_comes_near_its_limit_from_double_and_triple_zeta():
-    """Hartree-Fock energies of one geometry by PySCF: cc-pVDZ, TZ, QZ and 5Z. The limit lies below 5Z by a mE_h or two."""
+    """Hartree-Fock energies of one geometry: cc-pVDZ, TZ, QZ, 5Z. The limit is below that of 5Z by a mE_h or two."""
     double, triple, quadruple, quintuple = -76.02602772, -76.05613647, -76.06375661, -76.06600926
     for found in (
         hartree_fock_limit([double, triple], [2, 3]),

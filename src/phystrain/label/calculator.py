@@ -50,9 +50,8 @@ class ReferenceCalculator(Calculator):
                 memory=self._memory,
             )
             store(entry, label)
-        self.results = {"energy": label.energy}
-        if label.forces is not None:
-            self.results["forces"] = label.forces
+        forces = {} if label.forces is None else {"forces": label.forces}
+        self.results = {"energy": label.energy, **forces}
 
 
 def entry_name(

@@ -40,9 +40,7 @@ class Level(BaseModel):
     )
     grid: int = Field(3, ge=0, le=9, description="level of the integration grid of a functional, 0 to 9")
     all_electron: bool = Field(False, description="correlate the core too; frozen if not, which is what cc-pVXZ is for")
-    forces: bool = Field(
-        True, description="forces, where the method has them: hf, functionals, and mp2, with one basis"
-    )
+    forces: bool = Field(True, description="forces, where there are some: hf, functionals and mp2, with one basis")
     cycles: int = Field(100, gt=0, description="iterations before a calculation counts as not converged")
 
     @field_validator("method", mode="before")
@@ -106,9 +104,7 @@ def require_pyscf() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "pyscf":
             raise UserError(f"PySCF cannot be imported: {error}. Install it again.") from error
-        raise UserError(
-            "reference labels need PySCF, which is not installed: pip install 'phystrain[label]'"
-        ) from error
+        raise UserError("label needs PySCF, which is not installed: pip install 'phystrain[label]'") from error
 
 
 def require_known(level: Level, elements: Iterable[int]) -> None:
