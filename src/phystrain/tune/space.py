@@ -20,7 +20,7 @@ METRICS = (
 FIXED = ("data", "seed", "reliability", "device", "processes", "precision", "checkpoint_seconds", "tune")
 """Parts of a run file that every trial has alike: else their errors could not be compared."""
 
-_RANGE = re.compile(r"(?:(log|int):)?\s*([^\s.][^\s]*?)\s*\.\.\s*([^\s]+)")
+_RANGE = re.compile(r"(?:(log|int):)?\s*(\S+?)\s*\.\.\s*(\S+)")
 
 
 class Search(BaseModel):
@@ -53,8 +53,8 @@ class Dimension:
     """
 
     path: str
-    low: float = 0.0
-    high: float = 0.0
+    low: float | int = 0.0
+    high: float | int = 0.0
     log: bool = False
     choices: tuple[Value, ...] = ()
 
@@ -140,7 +140,7 @@ def _exponent(value: Any) -> Any:
     return value
 
 
-def _number(text: str, hint: str) -> float:
+def _number(text: str, hint: str) -> float | int:
     try:
         return int(text)
     except ValueError:
