@@ -136,6 +136,59 @@ def train(
 
 
 @app.command
+def tune(
+    run_file: Path,
+    *overrides: str,
+    search: list[str] | None = None,
+    metric: str | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    pruner: str | None = None,
+    output: Path | None = None,
+    restart: bool = False,
+) -> None:
+    """Search weights of the loss and other settings of a run file that lower its validation error.
+
+    Trials that promise little are ended early. The same command goes on where an interrupted one stopped.
+
+    Parameters
+    ----------
+    run_file
+        YAML file; its section tune may say what is searched. RUN.best.yaml is written beside it.
+    overrides
+        Changes by dotted path that every trial has, such as stages.finetune.steps=500.
+    search
+        PATH=low..high, PATH=log:low..high or PATH=a,b,c. Can be given several times. The learning rate, weights of the
+        loss and displacements of the last stage if not given.
+    metric
+        Validation figure to lower, such as forces_rmse; energy and forces together if not given.
+    trials
+        In all, those included that the folder holds already; 30 if not given.
+    minutes
+        No trial begins after that.
+    pruner
+        How trials are ended early: median, hyperband or none.
+    output
+        Folder of the search; runs/NAME-tune beside the run file if not given.
+    restart
+        Forget what is in the folder.
+    """
+    from phystrain.tune.space import parse_option
+    from phystrain.tune.study import tune as run_search
+
+    ranges = dict(map(parse_option, search)) if search else None
+    given = {"search": ranges, "metric": metric, "trials": trials, "minutes": minutes, "pruner": pruner}
+    run_search(
+        run_file,
+        output or run_file.parent / "runs" / f"{run_file.stem}-tune",
+        overrides=overrides,
+        settings={name: value for name, value in given.items() if value is not None},
+        restart=restart,
+        say=say,
+    )
+
+
+@app.command
 def fit(
     data: Path,
     *,
@@ -223,6 +276,84 @@ def augment(
         aligned=align,
         processes=processes,
         keys={"energy": energy},
+        say=say,
+    )
+
+
+@app.command
+def label(
+    data: Path,
+    *,
+    method: str,
+    basis: str,
+    output: Path = Path("labelled.xyz"),
+    charge: int | None = None,
+    spin: int | None = None,
+    density_fit: bool = False,
+    grid: int = 3,
+    all_electron: bool = False,
+    forces: bool = True,
+    cycles: int = 100,
+    processes: int | None = None,
+    memory: int = 4000,
+    cache: Path | None = None,
+) -> None:
+    """Label molecules by quantum chemistry with PySCF: DFT with forces, or energies up to CCSD(T) at the basis limit.
+
+    The file is written whole or not at all. Calculations that do not converge are named and left out. Each result is
+    kept as soon as it is there, so the same command goes on where an interrupted one stopped.
+
+    Parameters
+    ----------
+    data
+        Molecules; labels they have are dropped.
+    method
+        A functional, such as pbe or wb97x-v; or hf, mp2, ccsd, ccsd(t) with quotes around it.
+    basis
+        Basis set; two or three with commas between them, such as cc-pvdz,cc-pvtz, to extrapolate energies to the limit.
+    output
+        File; .gz, .bz2 and .xz compress.
+    charge
+        Of every molecule; charge= of each frame, or 0, if not given.
+    spin
+        Unpaired electrons of every molecule; spin= of each frame, or 0, if not given, and the ground state of atoms.
+    density_fit
+        Fit the density with an auxiliary basis: faster, a little less exact.
+    grid
+        Level of a functional's integration grid, 0 to 9.
+    all_electron
+        Correlate core electrons too; they are frozen otherwise.
+    forces
+        With forces, where the method has them: hf, functionals, mp2.
+    cycles
+        Iterations before a calculation counts as not converged.
+    processes
+        Molecules at a time, one core each; one on each core if not given.
+    memory
+        MB that each of them may use.
+    cache
+        Folder of results; in your cache folder if not given.
+    """
+    from phystrain.label.job import label_file
+
+    settings = {
+        "method": method,
+        "basis": basis,
+        "density_fit": density_fit,
+        "grid": grid,
+        "all_electron": all_electron,
+        "forces": forces,
+        "cycles": cycles,
+    }
+    label_file(
+        data,
+        output,
+        settings=settings,
+        charge=charge,
+        spin=spin,
+        processes=processes,
+        memory=memory,
+        cache=cache,
         say=say,
     )
 
@@ -445,7 +576,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail("out of memory. Lower batch_size or channels, or take smaller structures.")
     except KeyboardInterrupt:
         again = shlex.join(["phystrain", *tokens])
-        hint = f" Go on with: {again}" if tokens and tokens[0] in ("train", "demo", "fit", "augment") else ""
+        resumable = ("train", "demo", "fit", "augment", "label", "tune")
+        hint = f" Go on with: {again}" if tokens and tokens[0] in resumable else ""
         print(f"\nstopped.{hint}", file=sys.stderr)
         raise SystemExit(130) from None
 

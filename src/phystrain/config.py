@@ -33,6 +33,7 @@ from phystrain.stages import (
     guided,
     named,
 )
+from phystrain.tune.space import Search
 
 __all__ = [
     "FIGURES",
@@ -124,6 +125,7 @@ class RunConfig(Section):
     )
     processes: int = Field(1, gt=0, description="processes or GPUs that share every batch")
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 saves after every step")
+    tune: Search | None = Field(None, description="what 'phystrain tune' searches; training does not look at it")
 
     @model_validator(mode="after")
     def _references_apart(self) -> "RunConfig":
@@ -195,6 +197,21 @@ def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunCo
         UserError: no such file, bad YAML, or a wrong setting; the message gives the place and the mend.
     """
     path = Path(path)
+    settings = read_settings(path, overrides)
+    with relative_to(path.parent):  # files named in the settings of potentials
+        return check(settings, str(path))
+
+
+def read_settings(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """The settings of a run file as plain data, overrides applied, not checked yet.
+
+    Args:
+        path: YAML file.
+        overrides: as in :func:`load`.
+
+    Raises:
+        UserError: no such file, or bad YAML.
+    """
     if not path.is_file():
         raise UserError(f"no such run file: {path}. 'phystrain init DATA' writes one.")
     try:
@@ -209,8 +226,7 @@ def load(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> RunCo
         raise UserError(f"{path} does not hold settings; 'phystrain init DATA' writes a run file to start from.")
     for override in overrides:
         _override(settings, override)
-    with relative_to(path.parent):  # files named in the settings of potentials
-        return check(settings, str(path))
+    return settings
 
 
 def check(settings: dict[str, Any], where: str = "run file") -> RunConfig:

@@ -25,6 +25,12 @@ VELOCITY = _ase.fs
 COULOMB = 14.399645478425668
 """e²/(4 pi eps0), eV Å (CODATA 2018)."""
 
+HARTREE = 27.211386245988
+"""eV (CODATA 2018)."""
+
+BOHR = 0.529177210903
+"""Å (CODATA 2018)."""
+
 GPA = _ase.GPa
 """1 GPa in eV/Å³."""
 

@@ -18,7 +18,7 @@ from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.train.material import Labelled
 
-_FREE = ("reliability", "checkpoint_seconds", "device", "processes")
+_FREE = ("reliability", "checkpoint_seconds", "device", "processes", "tune")
 """Settings that may change between a run and its resumption: what is trained stays the same job."""
 
 _OWN = ("config.yaml", "metrics.csv", "train.log", "data.json", "report.html", "results.json", "failed.xyz")

@@ -3,10 +3,13 @@
 import csv
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from phystrain.files import write_text
+
+Rows = list[dict[str, Any]]
 
 FIRST = ("stage", "step", "epoch", "seconds", "learning_rate", "loss")
 
@@ -18,11 +21,12 @@ class Metrics:
 
     Args:
         path: the file; ``None`` keeps the rows in memory only (processes other than the first).
+        watch: shown all rows whenever one was added; what it raises ends the training.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, path: Path | None, watch: Callable[[Rows], None] = lambda _: None) -> None:
+        self._path, self._watch = path, watch
+        self.rows: Rows = []
         if path is not None and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
                 self.rows = [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
@@ -31,6 +35,7 @@ class Metrics:
         """Append a row and write the file."""
         self.rows.append(row)
         self._write()
+        self._watch(self.rows)
 
     def cut(self, stage: str, step: int) -> None:
         """Drop the rows of a stage beyond a step: training resumes there and will write them again."""

@@ -30,6 +30,10 @@ from phystrain.train.validation import validate
 VALIDATIONS = 50
 
 
+class DivergedError(UserError):
+    """A loss or weights that are no longer finite."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Training was asked to stop; a checkpoint has been written."""
 
@@ -96,7 +100,7 @@ class Training:
 
         Raises:
             Interrupted: asked to stop; the checkpoint allows to go on.
-            UserError: the loss is no longer finite.
+            DivergedError: the loss is no longer finite.
         """
         self._resume()
         started = saved = time.monotonic()
@@ -121,7 +125,7 @@ class Training:
         use_best = self._stage.select == "best" and self._best_weights
         weights = self._best_weights if use_best else self._current()
         if not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
-            raise UserError(f"stage {self._stage.name}: weights are not finite. Lower its learning_rate")
+            raise DivergedError(f"stage {self._stage.name}: weights are not finite. Lower its learning_rate")
         return weights
 
     def _agree_to_stop(self) -> bool:
@@ -139,7 +143,7 @@ class Training:
         self._module.train()
         loss, means = self._module(*batches, step=self.step)
         if not all(bool(torch.isfinite(mean)) for mean in means.values()):  # means are the same in every process
-            raise UserError(
+            raise DivergedError(
                 f"stage {self._stage.name}: the loss is not finite at step {self.step}. "
                 f"Lower its learning_rate, or look for odd structures with 'phystrain check'."
             )

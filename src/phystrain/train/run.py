@@ -24,7 +24,7 @@ from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
 from phystrain.saving import load_model, save_model
 from phystrain.train.folder import prepare
-from phystrain.train.log import Log, Metrics
+from phystrain.train.log import Log, Metrics, Rows
 from phystrain.train.loop import Training
 from phystrain.train.made import Made
 from phystrain.train.material import counts, load_labelled, need_labels, require_labels
@@ -46,6 +46,7 @@ class Run:
         base: folder that relative paths in the settings start from.
         restart: forget what is in the folder.
         say: told what happens, line by line.
+        watch: shown all rows of figures after every validation; what it raises ends the training.
 
     Raises:
         UserError: a mistake in the data, an objective without its labels, or a folder that holds another run.
@@ -62,6 +63,7 @@ class Run:
         base: Path | str = ".",
         restart: bool = False,
         say: Callable[[str], None] = print,
+        watch: Callable[[Rows], None] = lambda _: None,
     ) -> None:
         self.config, self.folder, self.base = config, Path(folder), Path(base)
         keep_memory()
@@ -83,7 +85,7 @@ class Run:
         self._fabric.launch()
         first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
-        self._metrics = Metrics(self.folder / "metrics.csv" if first else None)
+        self._metrics = Metrics(self.folder / "metrics.csv" if first else None, watch)
         self._made = Made(self.labelled, config.seed, self._located, self._fabric.barrier, first)
         for line in noted:
             self._log(line)
