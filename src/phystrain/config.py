@@ -173,9 +173,23 @@ class RunConfig(Section):
                     f"stages.{stage.name}.unlabelled: there are no such structures: give data.unlabelled a file, or "
                     f"unlabelled.augment a way to make them"
                 )
+        _members_teach(self.stages)
         if self.data.unlabelled is not None and not any(stage.unlabelled for stage in self.stages):
             raise ValueError("data.unlabelled is used by no stage: give one an unlabelled section, with objectives")
         return self
+
+
+def _members_teach(stages: list[Stage]) -> None:
+    """Refuse several networks where one is wanted."""
+    if stages[-1].members > 1:
+        raise ValueError(
+            f"stages.{stages[-1].name}.members: the run is for one network; several can teach it, in a stage before"
+        )
+    several = {stage.name for stage in stages if stage.members > 1}
+    for stage in stages:
+        for field, source in (("init_from", stage.init_from), ("prior", stage.prior)):
+            if source in several:
+                raise ValueError(f"stages.{stage.name}.{field}: {source} has several members, and one is wanted")
 
 
 def _same_optimiser(stage: Stage, before: Stage | None) -> None:

@@ -174,6 +174,12 @@ class Stage(Section):
     fit: FitSettings | None = Field(
         None, description="fit a classical potential by least squares; a stage with it needs no objectives and steps"
     )
+    members: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="networks trained alike from other random starts; as a teacher or a guide their mean speaks",
+    )
     init_from: str | None = Field(None, description="stage or model file whose weights are the start")
     keep_optimiser: bool = Field(False, description="go on with the optimiser's state of the stage of init_from")
     prior: str | None = Field(
@@ -217,6 +223,12 @@ class Stage(Section):
         _auto_has_a_measure(self)
         _guide_is_used(self)
         return self
+
+    @property
+    def each(self) -> list["Stage"]:
+        """The trainings of this stage, one for each member, each with a name of its own."""
+        names = [self.name, *(f"{self.name}.{number}" for number in range(2, self.members + 1))]
+        return [self.model_copy(update={"name": name, "members": 1}) for name in names]
 
     @property
     def own_objectives(self) -> list[Objective]:

@@ -11,6 +11,7 @@ from ase.io import write
 
 from phystrain import config, datasets
 from phystrain.augment import pull_perturb
+from phystrain.augment._relabel import relabel
 from phystrain.config import Sharpness, Window
 from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
@@ -319,3 +320,45 @@ def test_forces_that_vanish_by_symmetry_leave_the_network_its_scale(tmp_path):
 
 def test_replay_of_a_teacher_of_unknown_quality_is_careful():
     assert replay_weight("auto", float("nan")) == replay_weight("auto", None) < replay_weight("auto", 0.2)
+
+
+def test_members_differ_and_teach_by_their_mean(settings, tmp_path):
+    _, pretrain, finetune = settings["stages"]
+    first = {**finetune, "name": "first", "members": 3, "init_from": None, "replay": None, "steps": 4}
+    taught = {**pretrain, "name": "taught", "data": {"augment": {"kind": "rattle", "copies": 2}, "label_by": "first"}}
+    changed = {**settings, "stages": [first, taught]}
+    train(changed, tmp_path / "run")
+    files = [tmp_path / "run" / "model" / f"first{part}.safetensors" for part in ("", ".2", ".3")]
+    members = [load_model(file).potential for file in files]
+    frames = read(datasets.path("silica")).structures.select(np.arange(2)).without_labels()
+    alone = [relabel(frames, member, use_cache=False) for member in members]
+    together = relabel(frames, [str(file) for file in files], use_cache=False)
+    assert not np.allclose(alone[0].forces, alone[1].forces)
+    assert not np.allclose(alone[1].forces, alone[2].forces)
+    np.testing.assert_allclose(together.forces, np.mean([one.forces for one in alone], axis=0), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(together.energy, np.mean([one.energy for one in alone], axis=0), rtol=1e-6)
+
+    rows = [row["stage"] for row in csv.DictReader((tmp_path / "run" / "metrics.csv").open())]
+    assert {"first", "first.2", "first.3", "taught"} == set(rows)
+    files[1].unlink()
+    (tmp_path / "run" / "model" / "model.safetensors").unlink()
+    lines = train(changed, tmp_path / "run")[1]
+    assert any(line.startswith("stage first.2: done") for line in lines)
+    assert not any(line.startswith("stage first.3: done") for line in lines)
+    again = load_model(files[1]).potential
+    torch.testing.assert_close(again.state_dict(), members[1].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ({"first": {}, "last": {"members": 2}}, "the run is for one network"),
+        ({"first": {"members": 2}, "last": {"init_from": "first"}}, "several members"),
+        ({"first": {"members": 2}, "last": {"prior": "first"}}, "several members"),
+    ],
+)
+def test_one_network_where_one_is_wanted(settings, stages, message):
+    plain = {"objectives": {"energy": {}}, "steps": 1}
+    settings["stages"] = [{"name": name, **plain, **changes} for name, changes in stages.items()]
+    with pytest.raises(UserError, match=message):
+        config.check(settings)

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
 def relabel(
     structures: Structures,
-    teacher: Teacher | nn.Module | str | Path | dict[str, Any],
+    teacher: Teacher | nn.Module | str | Path | dict[str, Any] | Sequence[str],
     *,
     want: Iterable[str] = QUANTITIES,
     batch_edges: int = 200_000,

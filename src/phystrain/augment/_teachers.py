@@ -2,16 +2,17 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from phystrain import __version__
 from phystrain.augment._calculators import IMPORT_PATH, CalculatorTeacher
@@ -21,6 +22,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
+from phystrain.graph import AtomGraph
 from phystrain.registry import did_you_mean
 from phystrain.saving import load_model
 
@@ -117,7 +119,27 @@ def _in_threads(task: Callable[[Ints], list[Labelled]], parts: list[Ints], worke
                 future.cancel()
 
 
-def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, processes: int | None = None) -> Teacher:
+class Mean(nn.Module):
+    """The mean of several potentials.
+
+    Args:
+        members: conservative potentials, in the precision of the first.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.cutoff = max(float(member.cutoff) for member in members)  # type: ignore[arg-type]
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        energies = [member.atomic_energies(graph) for member in self.members]  # type: ignore[operator]
+        return torch.stack(energies).mean(dim=0)
+
+
+def load_teacher(
+    spec: str | Path | dict[str, Any] | nn.Module | Teacher | Sequence[str], processes: int | None = None
+) -> Teacher:
     """The teacher that a run file or a command line names.
 
     Args:
@@ -125,7 +147,7 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, proces
             import path such as ``tblite.ase:TBLite``; a mapping ``{"calculator": "tblite.ase:TBLite", "method":
             "GFN2-xTB"}``, of an import path or a name, whose other entries are arguments, except ``processes``; or a
             potential or teacher itself. Import paths run code: hand over only what the user has written, never what
-            a model file or another download says.
+            a model file or another download says. Of a list of model files the mean.
         processes: how many calculators run at a time; the number of cores if not given.
 
     Raises:
@@ -133,6 +155,11 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, proces
     """
     if isinstance(spec, nn.Module):
         return PotentialTeacher(spec)
+    if isinstance(spec, list):
+        members = [load_model(file).potential for file in spec]
+        if any(hasattr(member, "heads") for member in members):
+            raise UserError("a committee is the mean of energies: its members must have head: conservative")
+        return PotentialTeacher(Mean(members), name=f"the mean of {len(members)} models")
     if isinstance(spec, dict):
         arguments = {name: value for name, value in spec.items() if name not in ("calculator", "processes")}
         # Many calculators accept any argument, so a nested mapping would be ignored without a word.
@@ -140,7 +167,7 @@ def load_teacher(spec: str | Path | dict[str, Any] | nn.Module | Teacher, proces
             raise UserError("a teacher is written {calculator: module:attribute, method: ..., and other arguments}")
         return _calculator(spec["calculator"], arguments, spec.get("processes", processes))
     if not isinstance(spec, str | Path):
-        return spec
+        return cast(Teacher, spec)
     if isinstance(spec, str) and not Path(spec).exists() and (spec in RECIPES or IMPORT_PATH.fullmatch(spec)):
         return _calculator(spec, {}, processes)
     try:

@@ -44,7 +44,7 @@ class Made:
         self,
         labelled: Labelled,
         seed: int,
-        locate: Callable[[str | dict[str, Any]], tuple[str | dict[str, Any], bool]],
+        locate: Callable[[str | dict[str, Any]], tuple[str | dict[str, Any] | list[str], bool]],
         wait: Callable[[], None],
         is_first: bool,
     ) -> None:
@@ -100,7 +100,7 @@ class Made:
         if stage.data is None:
             return 0.0
         spec, own = self._locate(stage.data.label_by)
-        quality = load_model(str(spec)).meta.get("quality", {}) if own else {}
+        quality = load_model(spec).meta.get("quality", {}) if own and isinstance(spec, str) else {}
         if "relative force error" in quality:
             error = float(quality["relative force error"])
             return error if np.isfinite(error) else None

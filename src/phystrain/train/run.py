@@ -34,6 +34,9 @@ from phystrain.train.start import align_reference, start
 POOR = 0.6
 """Relative error of a prior's forces beyond which it is warned of."""
 
+_APART = 1_000_003
+"""Between the seeds of the members of a stage: far more than seeds of runs or streams of numbers are apart."""
+
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -109,12 +112,13 @@ class Run:
         if final.is_file():
             return final
         for stage in self.config.stages:
-            if not self._model_file(stage.name).is_file():
-                if stage.fit is None:
-                    self._train_stage(stage)
-                else:
-                    self._fit_in_one_process(stage, stage.fit)
-            self._fabric.barrier()
+            for number, member in enumerate(stage.each):
+                if not self._model_file(member.name).is_file():
+                    if stage.fit is None:
+                        self._train_stage(member, self.config.seed + _APART * number)
+                    else:
+                        self._fit_in_one_process(stage, stage.fit)
+                self._fabric.barrier()
         if self._fabric.is_global_zero:
             last = self._model_file(self.config.stages[-1].name)
             write_with(final, lambda temporary: shutil.copyfile(last, temporary))
@@ -124,10 +128,10 @@ class Run:
     def _model_file(self, stage: str) -> Path:
         return self.folder / "model" / f"{stage}.safetensors"
 
-    def _train_stage(self, stage: Stage) -> None:
+    def _train_stage(self, stage: Stage, seed: int) -> None:
         config, statistics = self.config, self.labelled.statistics
         dtype = DTYPES[config.precision]
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         begun = start(stage, config.potential, statistics, self._stage_or_file, self.labelled.train)
         settings, potential = begun.settings, begun.potential.to(dtype)
         if stage.prior is not None:
@@ -136,11 +140,11 @@ class Run:
         need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
         share = {"dtype": dtype, "rank": self._fabric.global_rank, "world_size": self._fabric.world_size}
-        sources = Sources(config, self.labelled.train, self._made, share, self._log)
+        sources = Sources(config, self.labelled.train, self._made, share, seed, self._log)
         material = sources.material(stage, float(potential.cutoff), train, valid)  # type: ignore[arg-type]
         if settings["terms"]["reference"]["trainable"] or stage.prior is not None or begun.foreign:
             moved = align_reference(potential, material.train)
-            if begun.foreign:
+            if begun.foreign and stage.prior is None:
                 self._log(
                     f"stage {stage.name}: the weights of {stage.init_from} were learnt with other reference energies; "
                     f"these moved by {moved:.4g} eV to meet the labels"
@@ -236,11 +240,13 @@ class Run:
             return self._model_file(name)
         return self.base / name
 
-    def _located(self, spec: str | dict[str, Any]) -> tuple[str | dict[str, Any], bool]:
-        """What a teacher's setting stands for, and whether it is a stage of this run."""
+    def _located(self, spec: str | dict[str, Any]) -> tuple[str | dict[str, Any] | list[str], bool]:
+        """What a teacher's setting stands for, and whether it is a stage of this run; several files of a committee."""
         own = isinstance(spec, str) and any(other.name == spec for other in self.config.stages)
         if own:
-            return str(self._model_file(str(spec))), True
+            stage = next(other for other in self.config.stages if other.name == spec)
+            files = [str(self._model_file(member.name)) for member in stage.each]
+            return files if len(files) > 1 else files[0], True
         if isinstance(spec, str) and (self.base / spec).exists():
             return str(self.base / spec), False
         return spec, False

@@ -42,14 +42,21 @@ class Sources:
         labelled: labelled training structures.
         made: made, replayed and guided ones.
         share: arguments of every loader: precision, and which process of how many.
+        seed: of the order of batches.
         say: told what is taken.
     """
 
     def __init__(
-        self, config: RunConfig, labelled: Structures, made: Made, share: Mapping[str, Any], say: Callable[[str], None]
+        self,
+        config: RunConfig,
+        labelled: Structures,
+        made: Made,
+        share: Mapping[str, Any],
+        seed: int,
+        say: Callable[[str], None],
     ) -> None:
         self._config, self._labelled, self._made = config, labelled, made
-        self._share, self._say = dict(share), say
+        self._share, self._seed, self._say = dict(share), seed, say
 
     def material(self, stage: Stage, cutoff: float, train: Structures, valid: Structures | None) -> Material:
         """Loaders of a stage.
@@ -127,7 +134,7 @@ class Sources:
                 + (f"; they differ by {100 * error:.0f} % from the reference forces" if error is not None else "")
             )
         store = GraphStore(structures, cutoff + reserve(objectives.values(), cutoff), _listing, guide=guide)
-        return Loader(store, size, self._config.seed + stream, **self._share)
+        return Loader(store, size, self._seed + stream, **self._share)
 
 
 def _whole(guide: Any, structures: Structures) -> int:

@@ -29,12 +29,12 @@ def default_space(config: RunConfig) -> list[Dimension]:
     place = f"stages.{stage.name}"
     found = [_around(f"{place}.optimiser.learning_rate", stage.optimiser.learning_rate, 10.0)]
     terms = stage.objectives.items()
-    supervised = [name for name, term in terms if term.needs]
+    supervised = [name for name, term in terms if term.validated]
     held = "forces" if "forces" in supervised else supervised[0] if supervised else ""
     for name, term in terms:
-        if name != held:
+        if name != held and term.weight != "auto":
             found.append(_around(f"{place}.objectives.{name}.weight", term.weight, 30.0))
-        if not term.needs and isinstance(value := getattr(term, "displacement", None), float):
+        if not term.validated and isinstance(value := getattr(term, "displacement", None), float):
             low, high = min(DISPLACEMENT[0], value), max(DISPLACEMENT[1], value)
             found.append(Dimension(f"{place}.objectives.{name}.displacement", low, high, log=True))
     if stage.replay is not None and isinstance(stage.replay.weight, float) and stage.replay.weight > 0:
