@@ -12,6 +12,7 @@ import matplotlib as mpl
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from phystrain.files import write_text, write_with
 from phystrain.report.plots import COLOURS, STYLE
@@ -116,17 +117,28 @@ def _draw(path: Path, trials: list[Trial], space: list[Dimension], metric: str) 
             if dimension is None:
                 _best_so_far(panel, shown)
                 panel.set(xlabel="trial")
+                panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
                 panel.legend()
             else:
                 panel.set(xlabel=short(dimension.path))
                 if dimension.log:
                     panel.set_xscale("log")
+                    _plain_ticks(panel.xaxis, dimension.low, dimension.high)
         for panel in axes[: len(space) + 1]:
             panel.set_yscale("log")
+            _plain_ticks(panel.yaxis, min(trial.value for trial in shown), max(trial.value for trial in shown))
         for panel in axes[len(space) + 1 :]:
             panel.set_visible(False)
         figure.supylabel(metric, fontsize=9)
         write_with(path, lambda temporary: figure.savefig(temporary, dpi=150, facecolor="white"))
+
+
+def _plain_ticks(axis: Any, low: float | int, high: float | int) -> None:
+    """Few ticks of a logarithmic axis, as plain numbers."""
+    several = high > 50 * max(low, 1e-12)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if several else (1.0, 2.0, 5.0), numticks=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _place(trial: Trial, dimension: Dimension | None) -> Any:
