@@ -41,7 +41,9 @@ if __name__ == "__main__":
         Source("replay", objectives.parse({"forces": {}}), 0.3),
         Source("unlabelled", objectives.parse({"pitc": {"part": 0.4}, "pisc": {"k": 0.0, "weight": "auto"}}), 0.5),
     ]
-    step = TrainingStep(potential, objectives.parse(terms), sources if lazy else sources[:1], balance=Balance(every=2, largest=1e9))
+    step = TrainingStep(
+        potential, objectives.parse(terms), sources if lazy else sources[:1], balance=Balance(every=2, largest=1e9)
+    )
     module, _ = fabric.setup(step, torch.optim.SGD(potential.parameters(), lr=1.0))
     found = {}
     for number in range(3 if lazy else 1):
