@@ -136,7 +136,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def table(options: argparse.Namespace) -> int:
     """Write tables and pictures from the result files."""
-    print(write_tables(_chosen(options), options.results))
+    print(write_tables(_chosen(options), options.results, options.experiments))
     return 0
 
 

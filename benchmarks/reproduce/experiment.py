@@ -77,6 +77,9 @@ class Experiment(Part):
     starts: Starts = Starts()
     reliability: dict[str, dict[str, Any] | None] = Field({}, description="reliability tests by kind, with settings")
     hottest: float | None = Field(0.25, gt=0, le=1, description="fraction of test frames whose forces are told apart")
+    beside: dict[str, list[str]] = Field(
+        {}, description="variants of other experiments on the same frames, which tables show first"
+    )
     minutes: float | None = Field(None, gt=0, description="guess of the time of one variant and seed, for the plan")
 
     @model_validator(mode="before")

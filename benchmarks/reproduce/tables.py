@@ -6,6 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reproduce import experiment as experiments
 from benchmarks.reproduce.experiment import Experiment
 from benchmarks.reproduce.plots import draw
 from benchmarks.reproduce.results import Job, training_seconds
@@ -34,9 +35,16 @@ COLUMNS = (
 
 Figures = dict[tuple[str, str], float]
 
+_SEED = ("run", "seed")
 
-def write_tables(experiments: list[Experiment], results: Path) -> str:
+
+def write_tables(chosen: list[Experiment], results: Path, folder: Path = experiments.EXPERIMENTS) -> str:
     """Write the tables beside the folder of the results, and pictures into it.
+
+    Args:
+        chosen: experiments.
+        results: folder of the result files.
+        folder: of the experiments that others refer to.
 
     Returns:
         The tables.
@@ -45,19 +53,20 @@ def write_tables(experiments: list[Experiment], results: Path) -> str:
         "# Reproductions",
         "",
         f"Made by `python -m benchmarks.reproduce table` from the files in `{results.name}/`. Mean ± standard",
-        "deviation over seeds; the labelled frames are drawn anew for each seed and are the same for all variants.",
+        "deviation over seeds; the labelled frames are drawn anew for each seed and are the same for all variants. In",
+        "brackets: change against the first line on the same frames.",
         "Training time is processor time of the one thread that a job has, teachers and their labels included: what",
         "the clock would show on a machine that does nothing else.",
         "",
     ]
-    for experiment in experiments:
-        lines += _experiment_lines(experiment, results)
+    for experiment in chosen:
+        lines += _experiment_lines(experiment, results, folder)
     text = "\n".join(lines).rstrip() + "\n"
     write_text(results.with_suffix(".md"), text)
     return text
 
 
-def _experiment_lines(experiment: Experiment, results: Path) -> list[str]:
+def _experiment_lines(experiment: Experiment, results: Path, folder: Path) -> list[str]:
     found = {
         variant: [
             (job.load(results), job.state(results))
@@ -70,13 +79,26 @@ def _experiment_lines(experiment: Experiment, results: Path) -> list[str]:
     lines = [f"## {experiment.title}", "", *header(experiment), ""]
     if outdated:
         lines += [f"{outdated} results were made with other settings and are left out.", ""]
-    figures = {variant: [_figures(result) for result in items] for variant, items in usable.items()}
+    figures = _borrowed(experiment, results, folder)
+    figures |= {variant: [_figures(result) for result in items] for variant, items in usable.items()}
     for section in dict.fromkeys(column[0] for column in COLUMNS):
         lines += _section(section, experiment, figures)
     picture = draw(experiment, usable, results)
     if picture is not None:
         lines += [f"![Fraction of runs surviving]({results.name}/{picture.relative_to(results).as_posix()})", ""]
     return lines
+
+
+def _borrowed(experiment: Experiment, results: Path, folder: Path) -> dict[str, list[Figures]]:
+    """Figures of variants of other experiments that stand beside this one's."""
+    found = {}
+    for name, variants in experiment.beside.items():
+        other = experiments.load(name, folder)
+        for variant in variants:
+            jobs = [Job(other, variant, seed) for seed in range(other.seeds)]
+            results_of = [job.load(results) for job in jobs if job.state(results) == "done"]
+            found[f"{variant} ({name})"] = [_figures(result) for result in results_of if result]
+    return found
 
 
 def header(experiment: Experiment) -> list[str]:
@@ -160,18 +182,31 @@ def _section(section: str, experiment: Experiment, figures: dict[str, list[Figur
         return []
     head = ["variant", "seeds", *(column[0] for column in columns)]
     lines = [f"### {section}", "", _row(head), "|" + " --- |" * len(head)]
-    for variant in experiment.variants:
-        items = figures[variant]
+    for variant, items in figures.items():
         if not items:
             lines.append(_row([variant, "not run", *[""] * len(columns)]))
             continue
-        cells = [
-            spread([factor * one[key] for one in items if key in one], digits, len(items))
-            for _, key, factor, digits in columns
-        ]
+        cells = []
+        for _, key, factor, digits in columns:
+            cell = spread([factor * one[key] for one in items if key in one], digits, len(items))
+            paired = _changes(figures[next(iter(figures))], items, key) if section == "Errors" else []
+            cells.append(f"{cell} ({_percent(paired)})" if paired else cell)
         seeds = str(len(items)) if len(items) == experiment.seeds else f"{len(items)} of {experiment.seeds}"
         lines.append(_row([variant, seeds, *cells]))
     return [*lines, ""]
+
+
+def _changes(base: list[Figures], items: list[Figures], key: tuple[str, str]) -> list[float]:
+    """Change of a figure, per cent, against the first line, trained on the same frames; none of that itself."""
+    before = {one[_SEED]: one[key] for one in base if key in one}
+    if items is base:
+        return []
+    return [100 * (one[key] / before[one[_SEED]] - 1) for one in items if key in one and before.get(one[_SEED])]
+
+
+def _percent(changes: list[float]) -> str:
+    mean = f"{statistics.mean(changes):+.0f}"
+    return f"{mean} ± {statistics.stdev(changes):.0f} %" if len(changes) > 1 else f"{mean} %"
 
 
 def _row(cells: list[str]) -> str:
@@ -203,6 +238,7 @@ def _figures(result: dict[str, Any]) -> Figures:
         for name, value in figures.items()
         if isinstance(value, int | float) and not math.isnan(value)
     }
+    found[_SEED] = float(result["seed"])
     found["cost", "training, s"] = training_seconds(result)
     if result["steps"]:
         found["cost", "steps"] = float(list(result["steps"].values())[-1])

@@ -70,6 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 def store(job: Job, results: Path, **content: object) -> None:
     result = {
+        "seed": job.seed,
         "settings": job.experiment.settings(job.variant, job.seed),
         "steps": {"finetune": 6},
         "seconds": {"finetune": 10.0},
@@ -177,6 +178,14 @@ def test_tables_from_files(folder, tmp_path):
     assert errors[4] == "| labels only, equal time | not run |  |  |"
     assert errors[5] == "| labels only | 2 | 12.0 ± 2.8 | 120.0 ± 28.3 |"
     assert "| labels only | 2 | 50 ± 0 | 1.00 ± 0.00 |" in lines
+    (folder / "more.yaml").write_text("extends: little\nvariants: {pretrained: }\nbeside: {little: [labels only]}\n")
+    more = experiments.load("more", folder)
+    for seed, error in ((0, 9.0), (1, 14.0)):
+        figures = {"errors, all": {"forces MAE, meV/Å": 10 * error}}
+        store(Job(more, "pretrained", seed), results, figures=figures)
+    beside = write_tables([more], tmp_path / "reproduce", folder)
+    assert "| labels only (little) | 2 | 12.0 ± 2.8 | 120.0 ± 28.3 |" in beside
+    assert "| pretrained | 2 | – | 115.0 ± 35.4 (-5 ± 7 %) |" in beside
     assert "| labels only | 2 | 1.0 ± 0.0 | 2.50 (1 of 2) | 10 ± 0 | 6 ± 0 |" in lines
     assert "friction 0.01 per fs" in text
     assert "Maxwell-Boltzmann" in text
