@@ -36,9 +36,10 @@ class Config(Objective):
     is ill-posed.
 
     Departures from DeNS: structures are denoised beside the plain loss, not in its place (``part`` gives the share
-    of structures); errors are squared, not absolute; noise is shortened to 4 sigma; if every atom is corrupted,
-    the mean noise of a structure is taken out, which no network could see. The energy before is asked for at other
-    positions: where forces vanish nothing tells the two tasks apart, and the energy part is what ``jitter`` is.
+    of structures); errors of energy and forces are squared, not absolute; noise is shortened to 4 sigma; if every
+    atom is corrupted, the mean noise of a structure is taken out, which no network could see. The original's energy is
+    asked for at other positions: where forces vanish nothing tells the two tasks apart, and the energy part is what
+    ``jitter`` is.
 
     For each structure with all forces labelled (every one with ``encode: false``) the sum is
     ``noise_weight * n + energy_weight * u + force_weight * f``: n the mean over components of corrupted atoms of
