@@ -22,7 +22,7 @@ class Potential(Protocol):
     """What a potential must be: an ``nn.Module`` with a cut-off that gives atomic energies.
 
     A potential with a direct force head has in addition
-    ``heads(graph) -> (atomic energies (atoms,), forces (atoms, 3))``.
+    ``heads(graph) -> (atomic energies (atoms,), forces (atoms, 3))``. One that can denoise is a :class:`Denoiser` too.
     """
 
     cutoff: float
@@ -44,6 +44,42 @@ class Prediction(NamedTuple):
     energy: Float[Tensor, " systems"] | None = None
     forces: Float[Tensor, "atoms 3"] | None = None
     stress: Float[Tensor, "systems 3 3"] | None = None
+
+
+class Denoised(NamedTuple):
+    """What a potential says of structures from their corrupted copies and their forces.
+
+    Attributes:
+        energy: (atoms,) eV, whose sum is the energy before the corruption.
+        noise: (atoms, 3) what moved each atom, in units of the standard deviation of the noise.
+        forces: (atoms, 3) eV/Å before the corruption, from a direct force head; ``None`` without one.
+    """
+
+    energy: Float[Tensor, " atoms"]
+    noise: Float[Tensor, "atoms 3"]
+    forces: Float[Tensor, "atoms 3"] | None = None
+
+
+class Denoiser(Protocol):
+    """What a potential with a noise head has besides.
+
+    Attributes:
+        denoises: whether it has this head.
+    """
+
+    @property
+    def denoises(self) -> bool: ...
+
+    def denoised(self, corrupted: AtomGraph, forces: Float[Tensor, "atoms 3"], original: AtomGraph) -> Denoised:
+        """What the corrupted structures were.
+
+        Args:
+            corrupted: structures with noise on their positions, neighbour lists complete up to ``cutoff``.
+            forces: eV/Å before the corruption, input of the network; zero where nothing is to be said.
+            original: the structures before, for what is added to the network and needs no denoising: reference
+                energies, a prior.
+        """
+        ...
 
 
 class Derivation:

@@ -1,5 +1,6 @@
 """Settings of a stage in the run file: what is trained, on what, with which loss, for how long."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -282,6 +283,16 @@ def _guide_is_used(stage: Stage) -> None:
         raise ValueError("guide: average stands alone, not in a list")
     if stage.guide == RUNNING and stage.average == 0:
         raise ValueError("guide: average needs averaged weights: set average above 0")
+
+
+def require_noise_head(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
+    """Refuse denoising by a potential that was not made for it."""
+    for objective in terms:
+        if "noise" in objective.asks and not potential.denoises:
+            raise ValueError(
+                f"stages.{name}: {objective.kind} needs a potential with a noise head: "
+                f"set 'denoise: true' in a painn potential, in every stage that shares its weights"
+            )
 
 
 def _auto_has_a_measure(stage: Stage) -> None:

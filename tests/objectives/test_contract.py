@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from phystrain import objectives, registry
+from phystrain.potentials import build
+from phystrain.statistics import Statistics
 from phystrain.testing.objectives import (
     CHECKS,
     check_composition,
@@ -26,6 +28,8 @@ VARIANTS = [
     {"kind": "pitc", "norm": "absolute"},
     {"kind": "jitter", "quantity": "forces"},
     {"kind": "strain_consistency", "k": 0},
+    {"kind": "denoise", "sigma_low": 0.02, "fraction": 0.6},
+    {"kind": "denoise", "encode": False, "energy_weight": 0},
 ]
 STOPPED = [
     {"kind": "pitc", "detach": True},
@@ -42,9 +46,13 @@ def name(settings):
 
 
 @pytest.fixture
-def parts(potentials):
+def parts(potentials, settings):
     """Structures with a reserve of 1 Å in their neighbour lists, and a potential that knows them."""
-    return examples(4.0), potentials["Morse"](cutoff=3.0)
+    if settings["kind"] != "denoise":
+        return examples(4.0), potentials["Morse"](cutoff=3.0)
+    torch.manual_seed(0)
+    network = {"kind": "painn", "channels": 4, "radial_count": 4, "cutoff": 3.0, "denoise": True}
+    return examples(4.0), build(network, Statistics.bare((1, 6, 8, 29))).double()
 
 
 @pytest.mark.parametrize("settings", [*VARIANTS, *STOPPED], ids=name)

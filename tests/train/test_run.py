@@ -214,6 +214,22 @@ def test_every_weak_loss_trains(settings, tmp_path):
     assert all(float(row[f"train_{name}"]) > 0 for name in terms)
 
 
+def test_denoising_trains(settings, tmp_path):
+    """Before the labels and beside them; the model that is saved predicts as any other."""
+    settings["potential"]["denoise"] = True
+    short = {"energy": {}, "forces": {"weight": 10.0}}
+    common = {"batch_size": 2, "steps": 4, "validate_every": 4}
+    settings["stages"] = [
+        {"name": "first", "objectives": {"denoise": {"encode": False, "energy_weight": 0}}, **common},
+        {"name": "second", "init_from": "first", "objectives": {**short, "denoise": {"part": 0.7}}, **common},
+    ]
+    train(config.check(settings), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "metrics.csv").open()))
+    assert [row["stage"] for row in rows] == ["first", "second"]
+    assert all(float(row["train_denoise"]) > 0 for row in rows)
+    assert load_model(tmp_path / "run").potential.denoises
+
+
 def test_an_adversary_without_labels_is_refused(settings, tmp_path):
     """It would be random without saying so."""
     frames = list(read(datasets.path("silica"), ":6"))

@@ -7,14 +7,15 @@ of its own making; passes that several objectives need are made once (see :class
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from phystrain.derive import Derivation, Potential, Prediction
+from phystrain.derive import Denoised, Denoiser, Derivation, Potential, Prediction
+from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
 from phystrain.registry import PluginConfig
@@ -91,6 +92,17 @@ class Evaluator:
         with torch.enable_grad():
             return model._derivation(graph).slope(value(model.predict(graph, want)))
 
+    def denoised(self, corrupted: AtomGraph, forces: Float[Tensor, "atoms 3"], original: AtomGraph) -> Denoised:
+        """What the potential says of structures from corrupted copies (see :class:`phystrain.derive.Denoiser`).
+
+        Raises:
+            UserError: the potential cannot denoise.
+        """
+        if not getattr(self._potential, "denoises", False):
+            raise UserError("denoise: the potential has no noise head; train a painn with 'denoise: true'")
+        with torch.set_grad_enabled(self._create_graph):
+            return cast(Denoiser, self._potential).denoised(corrupted, forces, original)
+
     def part_of(self, whole: AtomGraph, systems: Bool[Tensor, " systems"], part: AtomGraph) -> None:
         """Say that a graph is a selection from another: predictions for it may be read from the other's pass.
 
@@ -149,7 +161,10 @@ class Objective(PluginConfig):
 
     @property
     def asks(self) -> frozenset[str]:
-        """Quantities that it has predicted without a label, besides energy and forces; stress costs a strain."""
+        """Quantities that it has predicted without a label, besides energy and forces.
+
+        ``stress`` costs a strain, ``noise`` takes a potential that can denoise.
+        """
         return frozenset()
 
     @property

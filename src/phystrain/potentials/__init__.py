@@ -25,6 +25,11 @@ class PotentialConfig(PluginConfig):
         """
         return True
 
+    @property
+    def denoises(self) -> bool:
+        """Whether the potential has a noise head (see :class:`phystrain.derive.Denoiser`)."""
+        return False
+
     @abstractmethod
     def build(self, statistics: Statistics) -> nn.Module:
         """Make the potential, its parameters drawn from torch's global generator.

@@ -4,6 +4,10 @@ Source: Schütt, Unke, Gastegger 2021, arXiv:2102.03150. Vector features turn wi
 from the scalars. Forces are minus the gradient of the energy or, with ``head: direct``, an output of their own
 (section 3.3, figure 3) that is cheaper and not conservative. What cannot matter is left out: the part of the
 first layer that would multiply vectors that are still zero, and a last update of vectors that nothing reads.
+
+With ``denoise: true`` there is also a noise head, which reads the last vectors as they are, and the forces of the
+original structure are the vectors to begin with. They reach an atom's neighbours from the second layer on. Energies
+and forces of ordinary structures know nothing of this and start training from the same weights as without.
 """
 
 from collections.abc import Sequence
@@ -14,8 +18,10 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from phystrain.derive import Denoised
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.denoising import NoiseHead
 from phystrain.layers.gated import GatedEquivariant, smooth_norm
 from phystrain.layers.radial import radial_basis
 from phystrain.layers.scatter import sum_over_edges
@@ -38,14 +44,22 @@ class Config(NetworkConfig):
     head: Literal["conservative", "direct"] = Field(
         "conservative", description="forces as minus the gradient of the energy, or from an output of their own"
     )
+    denoise: bool = Field(False, description="a head that predicts noise, for the objective of that name")
     norm_epsilon: float = Field(
         1e-2,
         gt=0,
         description="added to squared vector norms; 1e-8 is usual, and stiff where symmetry makes them vanish",
     )
 
+    @property
+    def denoises(self) -> bool:
+        return self.denoise
+
     def build(self, statistics: Statistics) -> "PaiNN":
-        return (DirectPaiNN if self.head == "direct" else PaiNN)(self, statistics)
+        network = (DirectPaiNN if self.head == "direct" else PaiNN)(self, statistics)
+        if self.denoise:  # last, so that the rest draws the same numbers as without
+            network.noise = NoiseHead(self.channels, self.norm_epsilon)
+        return network
 
 
 class Message(nn.Module):
@@ -53,12 +67,13 @@ class Message(nn.Module):
 
     Args:
         channels: features of an atom.
-        first: there are no vectors yet.
+        first: it passes no vectors on, because there are none yet (or only encoded forces, to which it adds).
     """
 
     def __init__(self, channels: int, *, first: bool) -> None:
         super().__init__()
         self.channels = channels
+        self.first = first
         self.context = nn.Sequential(
             nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, (2 if first else 3) * channels)
         )
@@ -75,7 +90,7 @@ class Message(nn.Module):
 
         Args:
             scalars: features of the atoms.
-            vectors: the same; none in the first layer.
+            vectors: the same; none before the first layer, unless forces are encoded.
             filters: factors of the channels of each edge: of the messages from scalars to scalars, from scalars to
                 vectors and from vectors to vectors.
             directions: unit vectors from centre to neighbour.
@@ -86,12 +101,12 @@ class Message(nn.Module):
         context = self.context(scalars).split(self.channels, dim=1)
         scalars = scalars + sum_over_edges(context[0].index_select(0, neighbour) * filters[0], centre, atoms)
         message = (context[1].index_select(0, neighbour) * filters[1])[:, None] * directions
-        if vectors is None:
-            return scalars, sum_over_edges(message, centre, atoms)
-        # vectors meet their context before they are copied to the edges, where the product would be dearer
-        gated = (context[2][:, None] * vectors).index_select(0, neighbour)
-        message = message + gated * filters[2][:, None]
-        return scalars, vectors + sum_over_edges(message, centre, atoms)
+        if not self.first:
+            # vectors meet their context before they are copied to the edges, where the product would be dearer
+            gated = (context[2][:, None] * vectors).index_select(0, neighbour)
+            message = message + gated * filters[2][:, None]
+        received = sum_over_edges(message, centre, atoms)
+        return scalars, received if vectors is None else vectors + received
 
 
 class Update(nn.Module):
@@ -150,6 +165,12 @@ class PaiNN(nn.Module):
         self.filters = nn.Linear(config.radial_count, (3 * config.layers - 1) * channels)
         self.readout = nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 1))
         self.unit = EnergyUnit(statistics)
+        self.noise: NoiseHead | None = None
+
+    @property
+    def denoises(self) -> bool:
+        """Whether there is a noise head."""
+        return self.noise is not None
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
@@ -160,15 +181,36 @@ class PaiNN(nn.Module):
         """(atoms,) eV, read from the features."""
         return self.unit(self.readout(scalars).squeeze(1))
 
-    def features(self, graph: AtomGraph) -> tuple[Scalars, Vectors]:
-        """Scalar and vector features of the atoms after the last layer."""
+    def forces_of(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 3"] | None:  # noqa: ARG002
+        """(atoms, 3) eV/Å, read from the features; ``None``: this network has no such output."""
+        return None
+
+    def denoised(
+        self,
+        corrupted: AtomGraph,
+        forces: Float[Tensor, "atoms 3"],
+        original: AtomGraph,  # noqa: ARG002
+    ) -> Denoised:
+        """Energies, noise and forces (see :class:`phystrain.derive.Denoiser`); ``original`` is not looked at."""
+        assert self.noise is not None, "built without denoise: true"
+        scalars, vectors = self.features(corrupted, self.noise.encode(forces / self.unit.scale))
+        noise = self.noise(scalars, vectors)
+        return Denoised(self.energies_of(scalars), noise, self.forces_of(scalars, vectors))
+
+    def features(self, graph: AtomGraph, vectors: Vectors | None = None) -> tuple[Scalars, Vectors]:
+        """Scalar and vector features of the atoms after the last layer.
+
+        Args:
+            graph: the structures.
+            vectors: features to begin with: encoded forces. Zero if not given.
+        """
         graph = trimmed(graph, self.cutoff)
         distances = graph.distances
         directions = (graph.vectors / distances[:, None])[:, :, None]
         filters = iter(self._filters(distances))
-        scalars, vectors = self.embedding(self.rows(graph.species)), None
+        scalars = self.embedding(self.rows(graph.species))
         for message, update in zip(self.messages, self.updates, strict=True):
-            own = [next(filters) for _ in range(2 if vectors is None else 3)]
+            own = [next(filters) for _ in range(2 if message.first else 3)]
             scalars, vectors = message(scalars, vectors, own, directions, graph.edges)
             scalars, vectors = update(scalars, vectors)
         assert vectors is not None
@@ -202,8 +244,11 @@ class DirectPaiNN(PaiNN):
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
-        features, vectors = self.features(graph)
-        scalars = features
+        scalars, vectors = self.features(graph)
+        return self.energies_of(scalars), self.forces_of(scalars, vectors)
+
+    def forces_of(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) eV/Å, read from the features."""
         for block in self.force_blocks:
             scalars, vectors = block(scalars, vectors)
-        return self.energies_of(features), self.unit.scale * vectors.squeeze(2)
+        return self.unit.scale * vectors.squeeze(2)

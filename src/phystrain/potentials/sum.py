@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
 from torch import Tensor, nn
 
 from phystrain import registry
-from phystrain.derive import Potential
+from phystrain.derive import Denoised, Potential
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.potentials import PotentialConfig
@@ -29,6 +29,10 @@ class Config(PotentialConfig):
     def trains_reference(self) -> bool:
         return all(term.trains_reference for term in self.terms.values())
 
+    @property
+    def denoises(self) -> bool:
+        return any(term.denoises for term in self.terms.values())
+
     @field_validator("terms")
     @classmethod
     def _usable_names(cls, terms: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +43,8 @@ class Config(PotentialConfig):
 
     def build(self, statistics: Statistics) -> "Sum":
         terms: dict[str, Any] = {name: settings.build(statistics) for name, settings in self.terms.items()}
+        if len(denoising := [name for name, term in self.terms.items() if term.denoises]) > 1:
+            raise UserError(f"sum: only one term can denoise: leave 'denoise: true' out of {denoising[1]}")
         direct = [name for name, term in terms.items() if hasattr(term, "heads")]
         if not direct:
             return Sum(terms)
@@ -67,6 +73,18 @@ class Sum(nn.Module):
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV, in the highest precision among the terms."""
         return self._sum_energies(graph, skip="")
+
+    @property
+    def denoises(self) -> bool:
+        """Whether a term has a noise head."""
+        return any(getattr(term, "denoises", False) for term in self.terms.values())
+
+    def denoised(self, corrupted: AtomGraph, forces: Float[Tensor, "atoms 3"], original: AtomGraph) -> Denoised:
+        """What the term with the noise head says; to its energies those that the others give the original are added."""
+        name = next(name for name, term in self.terms.items() if getattr(term, "denoises", False))
+        term = self.terms[name]
+        found = term.denoised(_reach(corrupted, term), forces, _reach(original, term))
+        return found._replace(energy=found.energy + self._sum_energies(original, skip=name))
 
     def _sum_energies(self, graph: AtomGraph, skip: str) -> Float[Tensor, " atoms"]:
         """(atoms,) eV of all terms but one."""
