@@ -1,6 +1,7 @@
 """A commented run file for the user's own data."""
 
 import importlib.util
+import json
 import os
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def propose(
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
     periodic = bool(structures.pbc.any())
-    variant = recipes.recommended(quantities, periodic)
+    variant = recipes.recommended(quantities, periodic, labelled)
     # a semi-empirical method knows molecules better than any fitted pair form
     teacher = "gfn2-xtb" if not periodic and importlib.util.find_spec("tblite") else None
     steps, pretrain_steps = _lengths(labelled)
@@ -92,11 +93,14 @@ def _valid_fraction(structures: Structures) -> float:
 
 
 def _with_comments(settings: dict) -> str:
-    text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110)
-    lines = []
+    plain = json.loads(json.dumps(settings))  # without anchors for what occurs twice
+    text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=110)
+    lines: list[str] = []
+    said = set()
     for line in text.splitlines():
         for start, comment in _COMMENTS.items():
-            if line.strip().startswith(start):
+            if line.strip().startswith(start) and comment not in said:
+                said.add(comment)
                 indent = line[: len(line) - len(line.lstrip(" -"))].replace("-", " ")
                 lines += [f"{indent}{part}" for part in f"# {comment}".splitlines()]
         lines.append(line)
@@ -111,7 +115,15 @@ _COMMENTS = {
     "fit: {choose: auto}": "the best of several classical potentials, fitted to the same labels: it knows repulsion",
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
-    "label_by:": "structures pulled and perturbed far from equilibrium, labelled by a teacher",
+    "- name: pairs": "two atoms alone stay as the classical potential has them",
+    "- name: committee": "three networks from different random starts",
+    "- name: taught": (
+        "another one learns their mean forces on rattled copies of your structures, and then your labels with those\n"
+        "# copies replayed: more accurate than any of the three. For a training five times shorter remove pairs,\n"
+        "# committee, taught, and the last two lines of finetune"
+    ),
+    "augment: {kind: pull_perturb": "structures pulled and perturbed far from equilibrium, labelled by a teacher",
+    "- {kind: pull_perturb": "structures pulled and perturbed far from equilibrium, labelled by a teacher",
     "label_by: gfn2-xtb": "GFN2-xTB, from 'pip install phystrain[qm]'; without it, a fitted EAM is proposed instead",
     "replay:": "its labels stay in the loss at a small weight, so that nothing is forgotten",
 }

@@ -11,7 +11,7 @@ VARIANTS = {
     "weak losses": "with PITC and PISC beside the labels",
     "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
     "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves",
-    "committee-taught": "beside such a prior; three networks teach a fourth their mean forces near the labels",
+    "committee-taught": "three networks beside a fitted prior teach a fourth, which then learns the labels",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
 }
 
@@ -19,24 +19,29 @@ ENERGY_WEIGHT = 10.0
 LEARNING_RATE = 2e-3
 LONGER = 5
 """Steps of labels only that take as long as one step of all physics, its share of pretraining included."""
+FEW = 100
+"""Labelled structures up to which several trainings in place of one are worth their time."""
 MEMBERS = 3
 """Networks of a committee: four gained little more in docs/decisions.md."""
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
 
-def recommended(quantities: tuple[str, ...], periodic: bool) -> str:
+def recommended(quantities: tuple[str, ...], periodic: bool, labelled: int) -> str:
     """The variant that ``init`` proposes: the cheapest of those that did best in docs/decisions.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
     their energy already; the run file says how to add them.
 
     Args:
-        quantities: labels in the data; without forces a classical teacher cannot be fitted.
+        quantities: labels in the data; from energies alone a classical teacher knows too little.
         periodic: whether the structures are; classical pair forms are poor priors for molecules.
+        labelled: number of labelled structures; where they are few, training is short and may be repeated.
     """
     if "forces" not in quantities:
         return "labels only"
-    return "prior" if periodic else "pretrained"
+    if not periodic:
+        return "pretrained"
+    return "committee-taught" if labelled <= FEW else "prior"
 
 
 def supervised(quantities: tuple[str, ...]) -> dict[str, Any]:
