@@ -186,6 +186,7 @@ def test_tables_from_files(folder, tmp_path):
     beside = write_tables([more], tmp_path / "reproduce", folder)
     assert "| labels only (little) | 2 | 12.0 ± 2.8 | 120.0 ± 28.3 |" in beside
     assert "| pretrained | 2 | – | 115.0 ± 35.4 (-5 ± 7 %) |" in beside
+    assert "| pretrained | 2 | 115 ± 35 (-5 ± 7 %) |" in beside
     assert "| labels only | 2 | 1.0 ± 0.0 | 2.50 (1 of 2) | 10 ± 0 | 6 ± 0 |" in lines
     assert "friction 0.01 per fs" in text
     assert "Maxwell-Boltzmann" in text
