@@ -29,9 +29,9 @@ def test_a_network_learns_from_energies_alone(tmp_path, weak):
             {
                 "name": "train",
                 "objectives": {"energy": {}, **{name: {"weight": 0.1} for name in weak}},
-                "steps": 60,
+                "steps": 150,
                 "batch_size": 8,
-                "validate_every": 20,
+                "validate_every": 50,
                 "average": 0.9,
                 "optimiser": {"learning_rate": 5e-3},
             }
