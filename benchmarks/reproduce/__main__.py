@@ -148,6 +148,7 @@ def _chosen(options: argparse.Namespace) -> list[Experiment]:
 def _files(experiment: Experiment, data: Path) -> list[Path]:
     """Of the data that an experiment reads."""
     named = [*experiment.train, *(test.file for test in experiment.tests.values()), experiment.starts.file]
+    named += [name for model in experiment.models.values() for name in model.train]
     return [data / name for name in named if name is not None]
 
 

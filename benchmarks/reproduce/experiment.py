@@ -1,8 +1,9 @@
 """What an experiment is: one YAML file, checked before anything runs."""
 
+import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -58,6 +59,14 @@ class Variant(Part):
         return self
 
 
+class Model(Part):
+    """A model trained beforehand on other data; stages that name it as ``{NAME}`` start from it or ask it."""
+
+    train: list[str] = Field(min_length=1)
+    labels: int = Field(gt=1, description="labelled structures in all, those for validation included")
+    stages: list[dict[str, Any]] = Field(min_length=1, description="as in a run file")
+
+
 class Experiment(Part):
     """A comparison of variants on one data set. Paths are relative to the folder of the data."""
 
@@ -67,6 +76,11 @@ class Experiment(Part):
     train: list[str] = Field(min_length=1)
     tests: dict[str, TestFile] = Field(min_length=1, description="files for errors, by a short name such as 600 K")
     labels: int = Field(gt=1, description="labelled structures in all, those for validation included")
+    hold_out: int = Field(
+        0, ge=0, description="structures of each training file that are kept for a test of the same file, drawn once"
+    )
+    withhold: list[Literal["energy", "forces", "stress"]] = Field([], description="labels that training does not see")
+    models: dict[str, Model] = Field({}, description="models trained beforehand, once for each seed")
     valid_fraction: float = Field(0.1, ge=0, lt=1)
     seeds: int = Field(3, gt=0, description="each draws its own labelled structures, the same for all variants")
     potential: dict[str, Any]
@@ -119,6 +133,17 @@ class Experiment(Part):
             "reliability": {"enabled": False, "temperatures": self.temperatures},
         }
 
+    @property
+    def cuts(self) -> bool:
+        """Whether training sees less than is in its files."""
+        return bool(self.hold_out or self.withhold)
+
+    def models_of(self, variant: str) -> dict[str, Model]:
+        """The models that a variant names."""
+        chosen = self.variants[self.variants[variant].equal_time or variant]
+        text = json.dumps(chosen.stages)
+        return {name: model for name, model in self.models.items() if f'"{{{name}}}"' in text}
+
     def reliability_tests(self) -> list[ReliabilityTest]:
         """The tests beside errors, cheap ones first."""
         return parse_tests(self.reliability)
@@ -127,7 +152,12 @@ class Experiment(Part):
         """Everything that a result depends on, as plain data: a result with other settings is out of date."""
         chosen = self.variants[variant]
         base = chosen.equal_time or variant
-        return {
+        rare = {  # said only where it is used: older results stay valid
+            "hold_out": self.hold_out,
+            "withhold": self.withhold,
+            "models": {name: model.model_dump() for name, model in self.models_of(variant).items()},
+        }
+        return {name: value for name, value in rare.items() if value} | {
             "run": self.run_settings(base, seed),
             "overrides": [*self.variants[base].overrides, *(chosen.overrides if chosen.equal_time else [])],
             "equal_time": chosen.equal_time is not None,

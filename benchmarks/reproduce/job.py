@@ -5,8 +5,6 @@ Stopped half way, the same command goes on: training from its checkpoint, tests 
 
 import argparse
 import json
-import os
-import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,7 +17,9 @@ import yaml
 
 from benchmarks.reproduce import experiment as experiments
 from benchmarks.reproduce.experiment import Starts, slug
+from benchmarks.reproduce.material import held_out, start_models, training_files, with_models
 from benchmarks.reproduce.results import Job, more_steps
+from benchmarks.reproduce.training import processor_seconds, train
 from phystrain import config as run_file
 from phystrain import registry
 from phystrain.config import RunConfig
@@ -31,7 +31,6 @@ from phystrain.files import write_text
 from phystrain.reliability import Result, Subject
 from phystrain.saving import load_model
 from phystrain.train.folder import versions
-from phystrain.train.run import Run
 
 CURVES = ("survival", "heating")
 """Tests whose curves are kept in the result file."""
@@ -53,8 +52,8 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
     folder = work / job.experiment.name / job.name
     settings = json.loads(json.dumps(job.experiment.settings(job.variant, job.seed)))
     _same_or_new(folder, settings)
-    config = run_config(job, data, results, folder)
-    seconds = _train(config, folder / "run", folder / "seconds.json", say)
+    config, before = run_config(job, data, work, results, say)
+    seconds = before | train(config, folder / "run", folder / "seconds.json", say)
     found = _test(job, data, folder, say)
     result = {
         "experiment": job.experiment.name,
@@ -73,23 +72,28 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
     return result
 
 
-def run_config(job: Job, data: Path, results: Path, folder: Path) -> RunConfig:
-    """The checked run file, with paths and, for an equal-time variant, with its steps.
+def run_config(
+    job: Job, data: Path, work: Path, results: Path, say: Callable[[str], None]
+) -> tuple[RunConfig, dict[str, float]]:
+    """The checked run file, with paths and, for an equal-time variant, with its steps; time of earlier models.
 
     The run file is written once: an interrupted training must find the steps it began with.
     """
+    folder = work / job.experiment.name / job.name
+    models = start_models(job.experiment, job.variant, job.seed, data=data, work=work, say=say)
     file = folder / "run.yaml"
     if not file.is_file():
         settings = job.experiment.settings(job.variant, job.seed)
         run = settings["run"]
-        run["data"]["train"] = [str((data / name).resolve()) for name in job.experiment.train]
+        run["data"]["train"] = training_files(job.experiment, data, folder)
+        run["stages"] = with_models(run["stages"], models)
         plain = folder / "plain.yaml"
         write_text(plain, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
         config = run_file.load(plain, settings["overrides"])
         if settings["equal_time"]:
             config = _longer(config, more_steps(job, results))
         run_file.save(config, file)
-    return run_file.load(file)
+    return run_file.load(file), {f"model {name}": seconds for name, (_, seconds) in models.items()}
 
 
 def _longer(config: RunConfig, factor: float) -> RunConfig:
@@ -117,63 +121,11 @@ def _same_or_new(folder: Path, settings: dict[str, Any]) -> None:
     write_text(record, json.dumps(settings))
 
 
-class Clock:
-    """Processor time by stage, over all sessions of a run, kept in a file.
-
-    A job is one thread, so this is the wall time it would take alone, whatever else the machine does meanwhile. Time
-    of finished worker processes (labels of calculators) counts too. Each line of the log that begins with ``stage
-    NAME`` ends a span of time that belongs to that stage: making and labelling structures, and training.
-
-    Args:
-        file: where the times are.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
-        self._last, self._stage = _processor_seconds(), "start"
-
-    def note(self, line: str) -> None:
-        """Look at a line of the log."""
-        if match := re.match(r"stage ([^\s:]+)", line):
-            self._stage = match[1]
-            self.stop()
-
-    def stop(self) -> None:
-        """Count the time since the last line for the stage it named."""
-        now = _processor_seconds()
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._last
-        self._last = now
-        write_text(self._file, json.dumps(self.seconds))
-
-
-def _processor_seconds() -> float:
-    """Of this process and of those it has waited for."""
-    return sum(os.times()[:4])
-
-
-def _train(config: RunConfig, folder: Path, times: Path, say: Callable[[str], None]) -> dict[str, float]:
-    """Train what is not trained yet; processor time by stage."""
-    clock = Clock(times)
-    if (folder / "model" / "model.safetensors").is_file():
-        return clock.seconds
-
-    def listen(line: str) -> None:
-        clock.note(line)
-        say(line)
-
-    try:
-        Run(config, folder, base=folder.parent, say=listen).train()
-    finally:
-        clock.stop()
-    return clock.seconds
-
-
 def _test(job: Job, data: Path, folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:
     """Results of all tests by name, as plain data; each is stored when it is finished."""
     experiment = job.experiment
     model = load_model(folder / "run" / "model" / "model.safetensors")
-    files = {name: read(data / test.file).structures for name, test in experiment.tests.items()}
+    files = {name: held_out(test.file, experiment, data) for name, test in experiment.tests.items()}
     files = {name: structures.select(~isolated(structures)) for name, structures in files.items()}
     files = {name: of_known_elements(found, model.statistics.species) for name, found in files.items()}
     first = next(iter(files.values()))
@@ -197,9 +149,9 @@ def _test(job: Job, data: Path, folder: Path, say: Callable[[str], None]) -> dic
     for name, (test, target) in tasks.items():
         file = folder / "tests" / f"{slug(name)}.json"
         if not file.is_file():
-            began = _processor_seconds()
+            began = processor_seconds()
             result = test(target)
-            write_text(file, json.dumps(_plain(result) | {"seconds": _processor_seconds() - began}))
+            write_text(file, json.dumps(_plain(result) | {"seconds": processor_seconds() - began}))
             say(f"{name}: {result.sentence}")
         found[name] = json.loads(file.read_text(encoding="utf-8"))
     return found

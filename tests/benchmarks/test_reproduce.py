@@ -14,13 +14,16 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
 
 from benchmarks.reproduce import experiment as experiments  # noqa: E402
+from benchmarks.reproduce import material  # noqa: E402
 from benchmarks.reproduce.__main__ import main  # noqa: E402
 from benchmarks.reproduce.experiment import Starts, slug  # noqa: E402
-from benchmarks.reproduce.job import Clock, choose_starts, subset  # noqa: E402
+from benchmarks.reproduce.job import choose_starts, subset  # noqa: E402
 from benchmarks.reproduce.plots import mean_curve  # noqa: E402
 from benchmarks.reproduce.results import Job, all_jobs, more_steps  # noqa: E402
 from benchmarks.reproduce.tables import failure_rules, spread, write_tables  # noqa: E402
+from benchmarks.reproduce.training import Clock  # noqa: E402
 from phystrain import config as run_file  # noqa: E402
+from phystrain.data.read import read  # noqa: E402
 from phystrain.data.structures import Structures  # noqa: E402
 from phystrain.errors import UserError  # noqa: E402
 from phystrain.guards import Guards  # noqa: E402
@@ -230,7 +233,7 @@ def test_frames_are_the_same_every_time():
 
 def test_clock_counts_every_session(tmp_path, monkeypatch):
     moments = iter([0.0, 1.0, 5.0, 7.0, 8.0, 100.0, 104.0])
-    monkeypatch.setattr("benchmarks.reproduce.job._processor_seconds", lambda: next(moments))
+    monkeypatch.setattr("benchmarks.reproduce.training.processor_seconds", lambda: next(moments))
     clock = Clock(tmp_path / "seconds.json")
     clock.note("stage teacher: eam, 9 parameters")
     clock.note("stage teacher: done")
@@ -250,6 +253,62 @@ def test_missing_data_are_named(folder, tmp_path, capsys):
     command = ["run", "--data", str(tmp_path), "--experiments", str(folder), "--results", str(tmp_path / "r")]
     assert main(command) == 2
     assert "silica/train.xyz.xz" in capsys.readouterr().err
+
+
+def test_frames_are_held_out_and_labels_withheld(folder, tmp_path):
+    data = ROOT / "src" / "phystrain" / "datasets"
+    (folder / "blind.yaml").write_text(
+        "extends: little\ntests: {all: {file: silica/train.xyz.xz}}\nhold_out: 4\nwithhold: [forces]\n"
+    )
+    experiment = experiments.load("blind", folder)
+    whole = read(data / "silica/train.xyz.xz").structures
+    (file,) = material.training_files(experiment, data, tmp_path)
+    seen, kept = read(file).structures, material.held_out("silica/train.xyz.xz", experiment, data)
+    assert (len(kept), len(seen)) == (4, len(whole) - 4)
+    assert sorted([*seen.energy, *kept.energy]) == sorted(whole.energy)
+    assert not seen.labelled("forces").any()
+    assert kept.labelled("forces").all()
+    assert len(material.held_out("silica/test.xyz.xz", experiment, data)) == len(
+        read(data / "silica/test.xyz.xz").structures
+    )
+    plain = experiments.load("little", folder)
+    assert material.training_files(plain, data, tmp_path) == [str((data / "silica/train.xyz.xz").resolve())]
+    assert "hold_out" not in plain.settings("labels only", 0)  # so that older results stay valid
+    assert experiment.settings("labels only", 0)["hold_out"] == 4
+
+
+def test_variants_start_from_models(folder, tmp_path, monkeypatch):
+    (folder / "from.yaml").write_text(
+        """extends: little
+models:
+  cheap:
+    train: [silica/train.xyz.xz]
+    labels: 4
+    stages: [{name: cheap, objectives: {energy: , forces: }, steps: 2}]
+variants:
+  alone: {stages: [{name: finetune, objectives: {energy: }, steps: 2}]}
+  from: {stages: [{name: finetune, init_from: "{cheap}", guide: "{cheap}", objectives: {energy: }, steps: 2}]}
+"""
+    )
+    experiment = experiments.load("from", folder)
+    assert experiment.models_of("alone") == {}
+    assert "models" not in experiment.settings("alone", 0)
+    assert experiment.settings("from", 0)["models"]["cheap"]["labels"] == 4
+    trained = []
+
+    def train(config, folder, times, say):
+        trained.append((config.data.use, config.seed))
+        return {"cheap": 3.0}
+
+    monkeypatch.setattr("benchmarks.reproduce.material.train", train)
+    data = ROOT / "src" / "phystrain" / "datasets"
+    models = material.start_models(experiment, "from", 1, data=data, work=tmp_path, say=print)
+    assert trained == [(4, 1)]
+    file, seconds = models["cheap"]
+    assert seconds == 3.0
+    stages = material.with_models(experiment.variants["from"].stages, models)
+    assert stages[0]["init_from"] == stages[0]["guide"] == str(file.resolve())
+    assert material.start_models(experiment, "alone", 1, data=data, work=tmp_path, say=print) == {}
 
 
 @pytest.mark.slow
