@@ -1,0 +1,69 @@
+"""The command line: a verb is a file, and a thin call of a documented function. Heavy imports wait in the verbs.
+
+To add a verb is to add a file with a function under ``@app.command``.
+"""
+
+import importlib
+import logging
+import os
+import pkgutil
+import shlex
+import sys
+import warnings
+
+from cyclopts import CycloptsError
+
+from phystrain.cli._app import app
+from phystrain.errors import UserError
+
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name[0] != "_":
+        importlib.import_module(f"{__name__}.{_module.name}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: errors that a person can mend end in a line or two and exit code 2, Ctrl-C in 130."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its greetings of several processes
+    warnings.filterwarnings(
+        "ignore", "Grad strides do not match"
+    )  # harmless: weights of shape (1, n) in several processes
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        # Not app(tokens): that would answer Ctrl-C itself, without saying how to go on.
+        command, arguments_of, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        command(*arguments_of.args, **arguments_of.kwargs)
+    except UserError as error:
+        _fail(str(error))
+    except CycloptsError as error:
+        known = f" {tokens[0]}" if tokens and tokens[0] in app else ""
+        _fail(f"{' '.join(str(error).split())} See 'phystrain{known} --help'.")
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except OSError as error:
+        from phystrain.files import mend
+
+        _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}. {mend(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        _fail("out of memory. Lower batch_size or channels, or take smaller structures.")
+    except KeyboardInterrupt:
+        again = shlex.join(["phystrain", *tokens])
+        resumable = ("train", "demo", "fit", "augment", "label", "tune")
+        hint = f" Go on with: {again}" if tokens and tokens[0] in resumable else ""
+        print(f"\nstopped.{hint}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch could not get the memory it asked for, on CPU or GPU."""
+    named = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+    return named or isinstance(error, MemoryError)
+
+
+def _fail(message: str) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one process speaks for all
+        print(f"phystrain: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,5 @@
+"""``python -m phystrain.cli``."""
+
+from phystrain.cli import main
+
+main()

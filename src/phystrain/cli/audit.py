@@ -1,0 +1,49 @@
+"""The reliability tests."""
+
+from pathlib import Path
+
+from phystrain.cli._app import app, say
+
+
+@app.command
+def audit(
+    model: Path,
+    *,
+    start: Path | None = None,
+    temperature: list[float] | None = None,
+    replicas: int = 4,
+    picoseconds: float = 2.0,
+    timestep: float | None = None,
+    output: Path | None = None,
+    seed: int = 0,
+) -> None:
+    """Put a model to the reliability tests.
+
+    Dimer curves of its element pairs, finite differences, compression, energy drift, survival in hot dynamics, heating
+    to failure, and distances between atoms against labelled frames.
+
+    Parameters
+    ----------
+    model
+        Run folder or model file.
+    start
+        Structures to start dynamics from; labelled ones also give errors. The run's own held-out structures if not
+        given, or else those it was trained on, of which no errors are measured.
+    temperature
+        K; repeat for several. That of the training data first.
+    output
+        Folder for results, plots and page; MODEL-audit if not given.
+    """
+    from phystrain.trained import audit_model
+
+    audit_model(
+        model,
+        start=start,
+        temperatures=temperature,
+        replicas=replicas,
+        picoseconds=picoseconds,
+        timestep=timestep,
+        output=output,
+        seed=seed,
+        say=say,
+    )
