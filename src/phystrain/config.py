@@ -20,6 +20,7 @@ from phystrain.stages import (
     RUNNING,
     AnyPotential,
     Balance,
+    Confine,
     EarlyStopping,
     Optimiser,
     Replay,
@@ -39,6 +40,7 @@ from phystrain.tune.space import Search
 __all__ = [
     "FIGURES",
     "Balance",
+    "Confine",
     "DataConfig",
     "EarlyStopping",
     "Optimiser",

@@ -127,6 +127,14 @@ class Balance(Section):
     )
 
 
+class Confine(Section):
+    """The network fades outside the range of local densities that the labels hold; the prior stands alone there."""
+
+    lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
+    highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
+    decay: float = Field(10.0, gt=0, description="of the density with the distance, in units of the nearest one")
+
+
 class StayNear(Section):
     """A penalty on leaving the weights that the stage starts from (L2-SP; Li et al. 2018, arXiv 1802.01483)."""
 
@@ -186,6 +194,9 @@ class Stage(Section):
     prior: str | None = Field(
         None, description="stage or model file whose potential is added and held fixed (delta learning)"
     )
+    confine: Confine | None = Field(
+        None, description="let the prior stand alone where atoms are closer or lonelier than in the labels"
+    )
     stay_near: StayNear | None = None
     data: StageData | None = Field(None, description="made structures; the labelled ones if not given")
     replay: Replay | None = None
@@ -221,6 +232,8 @@ class Stage(Section):
         if self.init_from is None and (self.keep_optimiser or self.stay_near is not None):
             field = "keep_optimiser" if self.keep_optimiser else "stay_near"
             raise ValueError(f"{field} refers to the weights that the stage starts from: give init_from too")
+        if self.confine is not None and self.prior is None:
+            raise ValueError("confine leaves nothing outside the labels but a prior: give prior too")
         _auto_has_a_measure(self)
         _guide_is_used(self)
         return self

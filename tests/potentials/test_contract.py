@@ -47,6 +47,13 @@ def _table(settings, name):
 
 SETTINGS = {
     "sum": {"terms": {"one": {"kind": "morse", "cutoff": 4.0}, "other": {"kind": "reference_energy"}}},
+    "confined": {
+        "potential": {"kind": "painn", **SMALL},
+        "densities": {8: (1.0, 2.0), 14: (0.2, 0.5)},
+        "lowest": 0.0,  # wide margins: a steep fade would look like a jump to the check of smoothness
+        "highest": 5.0,
+        "decay": 3.0,
+    },
     "frozen": {"potential": {"kind": "morse", "cutoff": 4.0}},
     "zbl": {"fraction": 1.0, "unseen_fraction": 1.0},
     "eam_table": {"file": _table({"kind": "eam", "cutoff": 4.0}, "potential.eam.fs")},

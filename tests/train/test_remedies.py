@@ -13,8 +13,10 @@ from phystrain import config, datasets
 from phystrain.augment import pull_perturb
 from phystrain.augment._relabel import relabel
 from phystrain.config import Sharpness, Window
+from phystrain.data.graphs import GraphStore
 from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
+from phystrain.data.structures import Structures
 from phystrain.derive import evaluate
 from phystrain.errors import UserError
 from phystrain.potentials import build
@@ -57,8 +59,6 @@ def test_a_prior_is_added_and_stays_what_it_was(settings, tmp_path, frames):
     for name, value in inner.state_dict().items():
         assert torch.equal(prior.potential.state_dict()[name], value)
     assert not any(parameter.requires_grad for parameter in prior.parameters())
-    from phystrain.data.graphs import GraphStore
-
     graph = GraphStore(frames, saved.potential.cutoff).graph([0, 1])
     total = evaluate(saved.potential, graph).forces
     parts = [
@@ -361,4 +361,29 @@ def test_one_network_where_one_is_wanted(settings, stages, message):
     plain = {"objectives": {"energy": {}}, "steps": 1}
     settings["stages"] = [{"name": name, **plain, **changes} for name, changes in stages.items()]
     with pytest.raises(UserError, match=message):
+        config.check(settings)
+
+
+def test_a_confined_network_leaves_the_prior_alone_outside_the_labels(settings, tmp_path, frames):
+    settings["stages"][2] |= {"prior": "teacher", "confine": {}, "init_from": None, "replay": None}
+    del settings["stages"][1]
+    saved, _ = train(settings, tmp_path / "run")
+    densities = saved.config["terms"]["model"]["densities"]
+    assert set(map(int, densities)) == set(frames.elements)
+    network, prior = saved.potential.terms["model"], saved.potential.terms["prior"]
+    cutoff = float(saved.potential.cutoff)
+    at_rest = GraphStore(frames, cutoff).graph(np.arange(len(frames)))
+    assert (network.share(at_rest.within(network.cutoff)) == 1).float().mean() > 0.9  # one frame may be for validation
+    squeezed = list(frames.frames())
+    for frame in squeezed:
+        frame.set_cell(0.8 * frame.cell, scale_atoms=True)
+    graph = GraphStore(Structures.from_ase(squeezed), cutoff).graph(np.arange(len(squeezed)))
+    assert not network.atomic_energies(graph.within(network.cutoff)).any()
+    alone = evaluate(prior, graph.within(prior.cutoff)).forces
+    assert torch.allclose(evaluate(saved.potential, graph).forces, alone)
+
+
+def test_confining_needs_a_prior(settings):
+    settings["stages"][2] |= {"confine": {}}
+    with pytest.raises(UserError, match="give prior too"):
         config.check(settings)

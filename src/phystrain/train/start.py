@@ -11,11 +11,12 @@ from torch import nn
 from phystrain.config import Stage
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader, in_order
-from phystrain.data.statistics import LEAST_FORCE, composition
+from phystrain.data.statistics import LEAST_FORCE, composition, isolated
 from phystrain.data.structures import Structures, ragged
 from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
 from phystrain.potentials import PotentialConfig, build
+from phystrain.potentials.confined import LocalDensity
 from phystrain.potentials.reference_energy import ReferenceEnergy
 from phystrain.saving import SavedModel, load_model
 from phystrain.statistics import Statistics
@@ -73,6 +74,8 @@ def start(
         _require_same_elements(stage, prior, statistics)
         terms["prior"] = {"kind": "frozen", "potential": _without_reference(prior)}
         statistics = _of_the_rest(statistics, prior, labelled)
+    if stage.confine is not None:
+        terms["model"] = confined(terms["model"], stage.confine.model_dump(), statistics, labelled)
     settings = {"kind": "sum", "terms": terms}
     potential = build(settings, statistics)
     if prior is not None:
@@ -113,6 +116,29 @@ def _of_the_rest(statistics: Statistics, prior: SavedModel, labelled: Structures
     # forces that vanish by symmetry say nothing: a network of scale zero would never learn
     rest = {"force_rms": rms} if rms > LEAST_FORCE else {}
     return statistics.model_copy(update={"energy_mean": 0.0, **rest})
+
+
+def confined(
+    settings: dict[str, Any], margins: dict[str, Any], statistics: Statistics, labelled: Structures
+) -> dict[str, Any]:
+    """Settings of a network that fades outside the local densities of the labelled structures.
+
+    Args:
+        settings: of the network.
+        margins: fields of :class:`phystrain.stages.Confine`.
+        statistics: of the data.
+        labelled: whose atoms set the range; atoms alone in vacuum do not count.
+    """
+    cutoff = float(build(settings, statistics).cutoff)  # type: ignore[arg-type]
+    density = LocalDensity(statistics, cutoff, margins["decay"])
+    bodies = labelled.select(~isolated(labelled))
+    store = GraphStore(bodies, cutoff)
+    found = np.concatenate(
+        [density(store.graph(numbers, torch.get_default_dtype())).numpy() for numbers in in_order(store, _AT_ONCE)]
+    )
+    ranges = {int(number): found[bodies.species == number] for number in bodies.elements}
+    densities = {number: (float(values.min()), float(values.max())) for number, values in ranges.items()}
+    return {"kind": "confined", "potential": settings, "densities": densities, **margins}
 
 
 def _without_reference(saved: SavedModel) -> dict[str, Any]:

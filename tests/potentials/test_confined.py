@@ -1,0 +1,70 @@
+"""Networks that fade outside the local densities of the labels."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+from phystrain.derive import evaluate
+from phystrain.errors import UserError
+from phystrain.graph import AtomGraph
+from phystrain.layers.cutoffs import polynomial
+from phystrain.potentials import build
+from phystrain.statistics import Statistics
+
+NEAREST = 2.8
+PAINN = {"kind": "painn", "channels": 8, "layers": 1, "cutoff": 5.0, "radial_count": 6}
+
+
+def made(**settings):
+    torch.manual_seed(0)
+    statistics = Statistics(species=(42,), nearest={"42-42": NEAREST}, energy_mean=-1.5)
+    return build({"kind": "confined", "potential": PAINN, **settings}, statistics).double()
+
+
+def graph(atoms):
+    return AtomGraph.from_ase(atoms, 5.0)
+
+
+def dimer(distance):
+    return Atoms("Mo2", [[0, 0, 0], [distance, 0, 0]])
+
+
+def test_density_counts_neighbours_at_the_usual_distance():
+    density = made().density
+    for distance, expected in ((NEAREST, 1.0), (0.9 * NEAREST, np.e), (1.2 * NEAREST, np.exp(-2))):
+        decay = float(polynomial(torch.tensor([distance]), 5.0))
+        assert density(graph(dimer(distance))).tolist() == pytest.approx(2 * [expected * decay], rel=1e-6)
+    assert density(graph(dimer(6.0))).tolist() == [0, 0]
+    assert density(graph(Atoms("Mo"))).tolist() == [0]
+
+
+def test_it_is_the_network_within_the_range_and_nothing_outside():
+    crystal = graph(bulk("Mo", "bcc", a=3.15, cubic=True))
+    plain = made()
+    (rho,) = set(np.round(plain.density(crystal).tolist(), 9))
+    inside, above, below = (
+        made(densities={42: bounds}) for bounds in ((0.9 * rho, 1.1 * rho), (0.1 * rho, 0.6 * rho), (2 * rho, 3 * rho))
+    )
+    energies = plain.potential.atomic_energies(crystal)
+    assert torch.equal(inside.atomic_energies(crystal), energies)
+    assert torch.equal(plain.atomic_energies(crystal), energies)  # no range: it never fades
+    assert not above.atomic_energies(crystal).any()
+    assert not below.atomic_energies(crystal).any()
+    half = made(densities={42: (0.1 * rho, rho / 1.25)})  # in the middle between 1 and 1.5 times the highest
+    assert torch.allclose(half.atomic_energies(crystal), energies / 2)
+
+
+def test_a_pair_far_closer_or_far_apart_feels_nothing():
+    potential = made(densities={42: (1.0, 3.0)})
+    for distance in (1.0, 2.0, 3.5):
+        prediction = evaluate(potential, graph(dimer(distance)), ("energy", "forces"))
+        assert not prediction.energy.any()
+        assert not prediction.forces.any()
+    assert evaluate(potential, graph(dimer(NEAREST - 0.1)), ("energy",)).energy.any()
+
+
+def test_direct_forces_cannot_fade():
+    with pytest.raises(UserError, match="direct forces"):
+        build({"kind": "confined", "potential": PAINN | {"head": "direct"}}, Statistics.bare((42,)))
