@@ -1,6 +1,8 @@
 """Radial bases made of spherical Bessel functions, zero at and beyond the cut-off."""
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -97,9 +99,8 @@ def _roots(count: int, degrees: int) -> NDArray[np.float64]:
     """(degrees, count) roots of the spherical Bessel functions; those of a degree lie between those of the last."""
     rows = [np.pi * np.arange(1, count + degrees + 1)]
     for degree in range(1, degrees):
-        ends = rows[-1]
-        between = [brentq(lambda x: spherical_jn(degree, x), *pair) for pair in zip(ends, ends[1:], strict=False)]  # noqa: B023
-        rows.append(np.array(between))
+        function = partial(spherical_jn, degree)
+        rows.append(np.array([brentq(function, *ends) for ends in pairwise(rows[-1])]))
     return np.stack([row[:count] for row in rows])
 
 

@@ -7,8 +7,8 @@ Forces are minus the gradient of the energy.
 
 The paper sums over triplets of a centre and two neighbours j and k: f(r_ij) f(r_ik) R_nl(r_ik) P_l(cos theta) a_k.
 Here the Legendre polynomial is split by the addition theorem of spherical harmonics into a factor of either neighbour.
-The sum over k is made once for each centre and the term k = j taken off again. Results are the same, the cost grows with
-the number of edges instead of triplets, and no angle needs care where three atoms lie on a line.
+The sum over k is made once for each centre and the term k = j taken off again. Results are the same, the cost grows
+with the number of edges instead of triplets, and no angle needs care where three atoms lie on a line.
 
 Paper and matgl differ, and both can be had: gated networks of two or three layers (``update_layers``), a readout of
 three or four (``readout_layers``), radial functions that differ by degree (``three_body_basis: spherical``, the paper)
@@ -155,7 +155,9 @@ class ThreeBodyBasis(nn.Module):
             functions = self.functions(distances)
         # the functions of one degree lie side by side; the harmonics are last
         radial = functions.view(-1, self.degrees, self.radial).transpose(1, 2) * self.scale.to(functions.dtype)
-        decay = polynomial(distances, self.cutoff, 3) if self.envelope == "polynomial" else cosine(distances, self.cutoff)
+        decay = (
+            polynomial(distances, self.cutoff, 3) if self.envelope == "polynomial" else cosine(distances, self.cutoff)
+        )
         units = vectors / distances[:, None]
         harmonics = (spherical_harmonics(units, self.degrees) * decay[:, None])[:, None]
         own = (radial * (decay * decay)[:, None, None]).flatten(1)
