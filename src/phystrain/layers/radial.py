@@ -15,24 +15,26 @@ SHORTEST = 1e-3
 
 
 class Gaussian(nn.Module):
-    """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced by ``d`` from 0 to the cut-off.
+    """``exp(-(r - r_k)^2 / (2 (s d)^2))``, centres ``r_k`` evenly spaced by ``d`` from 0 to the cut-off.
 
     Schütt et al. 2017, arXiv:1706.08566, section 4.2.
 
     Args:
         count: number of functions.
         cutoff: Å.
+        spread: ``s``, standard deviation in units of the spacing.
     """
 
     orders: Tensor
 
-    def __init__(self, count: int, cutoff: float) -> None:
+    def __init__(self, count: int, cutoff: float, spread: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("orders", torch.arange(count, dtype=torch.get_default_dtype()), persistent=False)
         self.width = cutoff / (count - 1)
+        self.sharpness = 0.5 / spread**2
 
     def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
-        return torch.exp(-0.5 * (distances[:, None] / self.width - self.orders) ** 2)
+        return torch.exp(-self.sharpness * (distances[:, None] / self.width - self.orders) ** 2)
 
 
 class Bessel(nn.Module):
