@@ -87,7 +87,7 @@ class TensorEmbedding(nn.Module):
             rows: elements of the atoms.
             edges: centre, neighbour.
             shapes: components of the tensors made of the edges' directions.
-            radial: radial functions and one, times the envelope.
+            radial: radial functions and one, times the envelope (the functions have it once more, as published).
             own: the same at distance zero.
             cartesian: the basis.
         """
@@ -227,7 +227,7 @@ class TensorNet(nn.Module):
             self.rows(graph.species),
             graph.edges,
             shapes,
-            torch.cat([radial, decay], dim=1),
+            torch.cat([radial * decay, decay], dim=1),
             torch.cat([own, one], dim=1),
             self.cartesian,
         )
