@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-RadialBasis = Literal["bessel", "gaussian"]
+RadialBasis = Literal["bessel", "gaussian", "exp_normal"]
 """Names of the bases, for settings."""
 
 SHORTEST = 1e-3
@@ -60,6 +60,37 @@ class Bessel(nn.Module):
         return torch.sin(self.orders * (self.frequency * r)) / r
 
 
+class ExpNormal(nn.Module):
+    """``exp(-b (exp(-5 r / cutoff) - m_k)^2)``: Gaussians of a variable that is finest at short distances.
+
+    Unke, Meuwly 2019, arXiv:1902.08408, equation 7, with the fixed centres and the width of Thölke, De Fabritiis 2022,
+    arXiv:2202.02541, equations 1 and 2: ``m_k`` evenly spaced from ``exp(-cutoff / Å)`` to 1. Without the envelope.
+
+    Args:
+        count: number of functions.
+        cutoff: Å.
+    """
+
+    orders: Tensor
+
+    def __init__(self, count: int, cutoff: float) -> None:
+        super().__init__()
+        self.register_buffer("orders", torch.arange(count, dtype=torch.get_default_dtype()), persistent=False)
+        self.decay = 5.0 / cutoff
+        self.first = math.exp(-cutoff)
+        self.spacing = (1.0 - self.first) / (count - 1)
+        self.sharpness = count / (2.0 * (1.0 - self.first))
+
+    def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
+        # centres are made here: kept in single precision, they would be rounded when the network is cast to double
+        centres = self.first + self.spacing * self.orders
+        scaled = self.sharpness * (torch.exp(-self.decay * distances)[:, None] - centres)
+        return torch.exp(-(scaled * scaled))
+
+
+_BASES = {"bessel": Bessel, "gaussian": Gaussian, "exp_normal": ExpNormal}
+
+
 def radial_basis(kind: RadialBasis, count: int, cutoff: float) -> nn.Module:
     """The basis of that name; a module from (edges,) Å to (edges, count)."""
-    return Bessel(count, cutoff) if kind == "bessel" else Gaussian(count, cutoff)
+    return _BASES[kind](count, cutoff)
