@@ -22,17 +22,19 @@ class Gaussian(nn.Module):
     Args:
         count: number of functions.
         cutoff: Å.
+        spread: width of a function in units of the spacing ``d``.
     """
 
     orders: Tensor
 
-    def __init__(self, count: int, cutoff: float) -> None:
+    def __init__(self, count: int, cutoff: float, spread: float = 1.0) -> None:
         super().__init__()
         self.register_buffer("orders", torch.arange(count, dtype=torch.get_default_dtype()), persistent=False)
         self.width = cutoff / (count - 1)
+        self.factor = -0.5 / spread**2
 
     def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
-        return torch.exp(-0.5 * (distances[:, None] / self.width - self.orders) ** 2)
+        return torch.exp(self.factor * (distances[:, None] / self.width - self.orders) ** 2)
 
 
 class Bessel(nn.Module):
