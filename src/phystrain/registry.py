@@ -2,13 +2,15 @@
 
 A group is a sub-package (``potentials``, ``objectives``, ``augment``, ``reliability``). Every file in it whose name
 does not begin with an underscore is a plug-in and holds a pydantic class ``Config`` with a field ``kind`` that
-equals the file name. To add a kind is to add a file.
+equals the file name. To add a kind is to add a file, or to install a package that names a module of its own in the
+entry points ``phystrain.potentials`` (or of another group).
 """
 
 import importlib
 import pkgutil
 from difflib import get_close_matches
 from functools import cache
+from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Annotated, Any, Union
 
@@ -26,10 +28,24 @@ class PluginConfig(BaseModel):
 
 
 @cache
+def _modules(group: str) -> dict[str, str]:
+    """Modules of all plug-ins by kind: files of the group, and what installed packages add."""
+    package = importlib.import_module(f"phystrain.{group}")
+    files = (module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+    found = {name: f"phystrain.{group}.{name}" for name in files}
+    for point in entry_points(group=f"phystrain.{group}"):
+        if found.setdefault(point.name, point.value) != point.value:
+            raise UserError(
+                f"{point.value}, which an installed package adds, calls itself {point.name!r} as {found[point.name]} "
+                f"does: give it another name, or uninstall it"
+            )
+    return found
+
+
+@cache
 def kinds(group: str) -> tuple[str, ...]:
     """Names of all plug-ins of a group, sorted."""
-    package = importlib.import_module(f"phystrain.{group}")
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_"))
+    return tuple(sorted(_modules(group)))
 
 
 def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
@@ -46,7 +62,7 @@ def find(group: str, kind: str) -> ModuleType:
     """
     if kind not in kinds(group):
         raise UserError(f"unknown {group.removesuffix('s')} kind {kind!r}: {did_you_mean(kind, kinds(group))}")
-    return importlib.import_module(f"phystrain.{group}.{kind}")
+    return importlib.import_module(_modules(group)[kind])
 
 
 def parse(group: str, settings: dict[str, Any] | PluginConfig) -> Any:

@@ -14,7 +14,6 @@ import yaml
 from ase.data import chemical_symbols
 
 from phystrain import config as run_file
-from phystrain import registry
 from phystrain.allocator import keep_memory
 from phystrain.config import Reliability
 from phystrain.data.read import LabelKeys, read
@@ -251,17 +250,6 @@ def describe_model(path: Path) -> str:
         "potential",
         *("  " + line for line in yaml.safe_dump(model.config, sort_keys=False).splitlines()),
     ]
-    return "\n".join(lines)
-
-
-def describe_kinds() -> str:
-    """Every kind that a run file can name, with the first line of its description."""
-    lines = []
-    for group in ("potentials", "objectives", "augment", "reliability"):
-        lines.append(group)
-        for kind in registry.kinds(group):
-            text = (registry.find(group, kind).Config.__doc__ or "").strip().splitlines()
-            lines.append(f"  {kind:18s} {text[0] if text else ''}")
     return "\n".join(lines)
 
 

@@ -152,7 +152,7 @@ def test_preset_gives_way_to_what_is_written():
     config = registry.parse("potentials", {"kind": "schnet", "preset": "piwsl", "channels": 128})
     assert (config.channels, config.filters, config.layers, config.cutoff) == (128, 256, 5, 6.0)
     assert registry.parse("potentials", config.model_dump()) == config
-    with pytest.raises(ValidationError, match="unknown preset 'big'; choose from piwsl"):
+    with pytest.raises(ValidationError, match="unknown preset 'big'; choose from small, piwsl"):
         registry.parse("potentials", {"kind": "painn", "preset": "big"})
 
 

@@ -15,9 +15,11 @@ def info(model: Path | None = None, *, kinds: bool = False) -> None:
     model
         Run folder or model file.
     kinds
-        List every potential, objective, augmentation and reliability test.
+        List every potential (with its paper, heads and number of parameters), objective, augmentation and
+        reliability test.
     """
-    from phystrain.trained import describe_kinds, describe_model
+    from phystrain.catalogue import describe_kinds
+    from phystrain.trained import describe_model
 
     if model is None and not kinds:
         raise UserError("give a model file or run folder, or --kinds")

@@ -34,10 +34,14 @@ Vectors = Float[Tensor, "atoms 3 channels"]
 
 
 class Config(NetworkConfig):
-    """PaiNN (Schütt et al. 2021). ``preset: piwsl`` has the sizes of arXiv:2408.05215 for ANI-1x."""
+    """PaiNN (Schütt et al. 2021).
+
+    ``preset: small`` is the default, for two cores; ``preset: piwsl`` has the sizes of arXiv:2408.05215 for ANI-1x.
+    """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "piwsl": {"channels": 512, "layers": 6, "radial_count": 128, "cutoff": 12.0, "head": "direct"}
+        "small": {},
+        "piwsl": {"channels": 512, "layers": 6, "radial_count": 128, "cutoff": 12.0, "head": "direct"},
     }
 
     kind: Literal["painn"] = "painn"

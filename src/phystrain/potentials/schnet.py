@@ -22,10 +22,14 @@ Features = Float[Tensor, "atoms channels"]
 
 
 class Config(NetworkConfig):
-    """SchNet (Schütt et al. 2017). ``preset: piwsl`` has the sizes of arXiv:2408.05215 for ANI-1x."""
+    """SchNet (Schütt et al. 2017).
+
+    ``preset: small`` is the default, for two cores; ``preset: piwsl`` has the sizes of arXiv:2408.05215 for ANI-1x.
+    """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "piwsl": {"channels": 1024, "filters": 256, "layers": 5, "radial_count": 200, "cutoff": 6.0}
+        "small": {},
+        "piwsl": {"channels": 1024, "filters": 256, "layers": 5, "radial_count": 200, "cutoff": 6.0},
     }
 
     kind: Literal["schnet"] = "schnet"
