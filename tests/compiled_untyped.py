@@ -16,8 +16,9 @@ def graph_of(*frames):
     return AtomGraph.from_ase(list(frames), CUTOFF, dtype=torch.float32)
 
 
-def test_compiled_equals_plain_for_any_size(caplog):
-    network, crystal = make_network(), make_crystal()
+@pytest.mark.parametrize("confined", [False, True])
+def test_compiled_equals_plain_for_any_size(confined, caplog):
+    network, crystal = make_network(confined), make_crystal()
     fast = compiled.faster(network)
     evaluate(fast, graph_of(crystal))
     for frames in ([crystal], [crystal.repeat((2, 1, 1))], [crystal, crystal.repeat((1, 2, 1)), crystal]):

@@ -23,9 +23,19 @@ TERMS = {
 }
 
 
-def make_network():
+def make_network(confined=False):
     torch.manual_seed(0)
-    return build({"kind": "sum", "terms": TERMS}, Statistics.bare((8, 14)))
+    terms = dict(TERMS)
+    if confined:  # a wide fade that every atom of the crystal is in
+        densities = {8: (100.0, 200.0), 14: (1e-3, 2e-3)}
+        terms["model"] = {
+            "kind": "confined",
+            "potential": TERMS["model"],
+            "densities": densities,
+            "lowest": 0,
+            "highest": 1e6,
+        }
+    return build({"kind": "sum", "terms": terms}, Statistics.bare((8, 14)))
 
 
 def make_crystal():
@@ -64,6 +74,12 @@ def test_wrong_code_is_told_and_not_used(monkeypatch, caplog):
 def test_unknown_elements_are_refused():
     with pytest.raises(UserError, match="not H, C"):
         evaluate(compiled.faster(make_network()), AtomGraph.from_ase(molecule("CH4"), CUTOFF, dtype=torch.float32))
+
+
+def test_what_multiplies_a_network_is_not_compiled_inside():
+    terms = {"network": TERMS["model"], "wall": {"kind": "zbl"}}
+    potential = build({"kind": "confined", "potential": {"kind": "sum", "terms": terms}}, Statistics.bare((8, 14)))
+    assert compiled.faster(potential) is potential
 
 
 def test_what_holds_no_network_stays_as_it_is():

@@ -37,13 +37,15 @@ def faster(potential: nn.Module) -> nn.Module:
     warning is logged and the plain network is used.
 
     Args:
-        potential: conservative; terms of sums and frozen potentials are compiled one by one.
+        potential: conservative; terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
     """
     if hasattr(potential, "heads"):
         return potential
     if getattr(potential, "edgewise", False):
         return _Compiled(potential)
-    if not any(getattr(module, "edgewise", False) for module in potential.modules()):
+    # the gradient of one term is that of the whole only where terms are added, not where they are multiplied
+    inside = any(getattr(module, "edgewise", False) for module in potential.modules())
+    if not inside or not (isinstance(potential, nn.ModuleDict) or getattr(potential, "additive", False)):
         return potential
     changed = copy.copy(potential)  # shares parameters; only the table of children is new
     changed._modules = {name: None if child is None else faster(child) for name, child in potential._modules.items()}

@@ -109,6 +109,7 @@ class Confined(nn.Module):
         self.config = config
         self.potential = potential
         self.cutoff = float(potential.cutoff)
+        self.edgewise = bool(getattr(potential, "edgewise", False))
         self.density = LocalDensity(statistics, self.cutoff, config.decay)
         ranges = [config.densities.get(number, (0.0, torch.inf)) for number in statistics.species]
         for name, values in zip(("lows", "highs"), zip(*ranges, strict=True), strict=True):

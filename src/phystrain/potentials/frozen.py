@@ -1,6 +1,6 @@
 """A potential that training leaves as it is: the fixed prior of delta learning."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from jaxtyping import Float
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -41,6 +41,8 @@ class Frozen(nn.Module):
     Raises:
         UserError: a potential with forces of its own, which could not be added to another one's.
     """
+
+    additive: ClassVar[bool] = True
 
     def __init__(self, potential: Any) -> None:
         super().__init__()

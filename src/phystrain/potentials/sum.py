@@ -1,6 +1,6 @@
 """Sum of potentials: reference energies, a classical prior and a network that learns the rest (delta learning)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from jaxtyping import Float
 from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
@@ -64,6 +64,7 @@ class Sum(nn.Module):
     """
 
     terms: Any  # an nn.ModuleDict of potentials
+    additive: ClassVar[bool] = True
 
     def __init__(self, terms: dict[str, Any]) -> None:
         super().__init__()

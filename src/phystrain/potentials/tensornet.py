@@ -207,9 +207,7 @@ class TensorNet(nn.Module):
         self.basis = radial_basis(config.radial_basis, config.radial_count, config.cutoff)
         self.cartesian = CartesianBasis()
         self.embedding = TensorEmbedding(channels, config.radial_count, n_species)
-        self.interactions = nn.ModuleList(
-            [Interaction(channels, config.radial_count) for _ in range(config.layers)]
-        )
+        self.interactions = nn.ModuleList([Interaction(channels, config.radial_count) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(3 * channels)
         self.invariants = nn.Sequential(nn.Linear(3 * channels, channels), nn.SiLU())
         half = channels // 2
