@@ -115,11 +115,11 @@ _COMMENTS = {
     "fit: {choose: auto}": "the best of several classical potentials, fitted to the same labels: it knows repulsion",
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
-    "- name: pairs": "two atoms alone stay as the classical potential has them",
+    "confine:": "where atoms are closer or lonelier than in your data, the classical potential stands alone",
     "- name: committee": "three networks from different random starts",
     "- name: taught": (
         "another one learns their mean forces on rattled copies of your structures, and then your labels with those\n"
-        "# copies replayed: more accurate than any of the three. For a training five times shorter remove pairs,\n"
+        "# copies replayed: more accurate than any of the three. For a training five times shorter remove\n"
         "# committee, taught, and the last two lines of finetune"
     ),
     "augment: {kind: pull_perturb": "structures pulled and perturbed far from equilibrium, labelled by a teacher",

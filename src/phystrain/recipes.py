@@ -10,7 +10,7 @@ VARIANTS = {
     "labels only, longer": "the same for as many steps as fit into the time that all physics takes",
     "weak losses": "with PITC and PISC beside the labels",
     "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
-    "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves",
+    "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves, and only there",
     "committee-taught": "three networks beside a fitted prior teach a fourth, which then learns the labels",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
 }
@@ -80,17 +80,15 @@ def pretrain_stage(steps: int, batch_size: int, teacher: str = "teacher") -> dic
 def committee_stages(training: dict[str, Any]) -> list[dict[str, Any]]:
     """Networks beside a prior, and one more that learns their mean forces near the labels before the labels.
 
-    Two atoms alone are kept to the prior throughout. See docs/teachers.md.
+    See docs/teachers.md.
 
     Args:
         training: a stage on labels with a prior.
     """
-    near = [{"kind": "rattle", "amplitude": 0.05, "copies": 20}, {"kind": "dimers"}]
+    near = {"kind": "rattle", "amplitude": 0.05, "copies": 20}
     made = training | {"objectives": supervised(("energy", "forces"))}
-    alone = {"augment": {"kind": "dimers"}, "label_by": training["prior"]}
     return [
-        made | {"name": "pairs", "data": alone, "steps": 50},
-        training | {"name": "committee", "members": MEMBERS, "replay": {"stage": "pairs", "weight": 0.1}},
+        training | {"name": "committee", "members": MEMBERS},
         made | {"name": "taught", "data": {"augment": near, "label_by": "committee"}},
         training | {"init_from": "taught", "replay": {"stage": "taught", "weight": 0.3}},
     ]
@@ -131,7 +129,8 @@ def stages(
     if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
     if variant in ("prior", "committee-taught"):
-        fitted, beside = {"name": "teacher", "fit": {"choose": families}}, finetune | {"prior": "teacher"}
+        fitted = {"name": "teacher", "fit": {"choose": families}}
+        beside = finetune | {"prior": "teacher", "confine": {}}
         return [fitted, beside] if variant == "prior" else [fitted, *committee_stages(beside)]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}
     if teacher is not None:

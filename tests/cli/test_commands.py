@@ -50,7 +50,7 @@ def project(tmp_path_factory, cache):
 def test_init_proposes_all_stages(project):
     text = (project / "settings" / "run.yaml").read_text()
     found = config.load(project / "settings" / "run.yaml")
-    assert [stage.name for stage in found.stages] == ["teacher", "pairs", "committee", "taught", "finetune"]
+    assert [stage.name for stage in found.stages] == ["teacher", "committee", "taught", "finetune"]
     assert (found.stages[0].fit.choose, found.stages[-1].prior) == ("auto", "teacher")
     assert found.data.train == "../data/our labels.xyz"
     assert (found.data.keys.energy, found.data.keys.forces) == ("E_pbe", "F_pbe")
@@ -79,7 +79,7 @@ def test_train_leaves_a_whole_run_folder(project):
     assert {"survived at 300 K", "survived at 600 K"} <= set(results["survival"]["figures"])
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     trained = [row["stage"] for row in rows if row["step"] == "3"]
-    assert trained == ["pairs", "committee", "committee.2", "committee.3", "taught", "finetune"]
+    assert trained == ["committee", "committee.2", "committee.3", "taught", "finetune"]
 
 
 def test_the_same_command_again_changes_no_model(project, call, monkeypatch):
