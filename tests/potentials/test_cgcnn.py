@@ -138,7 +138,7 @@ def test_a_limit_of_neighbours_is_warned_of(caplog):
 
 
 def test_without_envelope_edges_end_at_the_cutoff():
-    network, atoms = made({**SMALL, **PUBLISHED}), Atoms("CO", [[0, 0, 0], [0, 0, 4.6]])
+    network, atoms = made({**SMALL, **PUBLISHED}), Atoms("CO", [[0, 0, 0], [0, 0, 4.52]])
     longer = evaluate(network, AtomGraph.from_ase(atoms, 4.54)).energy
     alone = evaluate(network, AtomGraph.from_ase([Atoms("C"), Atoms("O")], 4.5)).energy
     torch.testing.assert_close(longer, alone.sum()[None])

@@ -6,7 +6,8 @@ from itertools import pairwise
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import silu
+
+from phystrain.layers.activations import gated_silu, silu
 
 
 class GatedNetwork(nn.Module):
@@ -18,26 +19,21 @@ class GatedNetwork(nn.Module):
         sizes: of the input, and of what each layer gives.
         bias: whether the layers have a constant.
         activate: whether the last layer of the value has an activation, too.
-
-    Attributes:
-        first: first layers of both, value first.
     """
 
     def __init__(self, sizes: Sequence[int], *, bias: bool = True, activate: bool = True) -> None:
         super().__init__()
         self.activate = activate
-        self.first = nn.Linear(sizes[0], 2 * sizes[1], bias=bias)
-        self.value = nn.ModuleList([nn.Linear(*pair, bias=bias) for pair in pairwise(sizes[1:])])
-        self.gate = nn.ModuleList([nn.Linear(*pair, bias=bias) for pair in pairwise(sizes[1:])])
+        self.value = nn.ModuleList([nn.Linear(*pair, bias=bias) for pair in pairwise(sizes)])
+        self.gate = nn.ModuleList([nn.Linear(*pair, bias=bias) for pair in pairwise(sizes)])
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
-        return self.after_first(self.first(x))
+        return self.after_first(self.value[0](x), self.gate[0](x))
 
-    def after_first(self, both: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows outputs"]:
-        """What follows the first layers, given their sums (value beside gate) before the activation."""
-        value, gate = (silu(both) if self.value else both).chunk(2, dim=1)
-        for number, (of_value, of_gate) in enumerate(zip(self.value, self.gate, strict=True), start=1):
-            value, gate = of_value(value), of_gate(gate)
-            if number < len(self.value):
-                value, gate = silu(value), silu(gate)
-        return (silu(value) if self.activate else value) * torch.sigmoid(gate)
+    def after_first(
+        self, value: Float[Tensor, "rows hidden"], gate: Float[Tensor, "rows hidden"]
+    ) -> Float[Tensor, "rows outputs"]:
+        """What follows the first layers, given what they return."""
+        for of_value, of_gate in zip(self.value[1:], self.gate[1:], strict=True):
+            value, gate = of_value(silu(value)), of_gate(silu(gate))
+        return gated_silu(value, gate) if self.activate else value * torch.sigmoid(gate)
