@@ -40,7 +40,7 @@ def _silu_slope(grad: Tensor, x: Tensor) -> Tensor:
 def _silu_curvature(grad: Tensor, x: Tensor) -> Tensor:
     """``grad`` times the second derivative of SiLU, s (1 - s) (2 + x - 2 x s)."""
     s = torch.sigmoid(x)
-    return _logistic_slope(torch.addcmul(2.0 + x, x, s, value=-2.0) * grad, s)
+    return _logistic_slope((2.0 + x).addcmul_(x, s, value=-2.0).mul_(grad), s)
 
 
 def _logistic_slope(grad: Tensor, s: Tensor) -> Tensor:
@@ -96,7 +96,9 @@ class _GatedSiLU(torch.autograd.Function):
         ctx.save_for_backward(*inputs, *output[1:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        if grads[0] is None:
+            return None, None
         slopes: tuple[Tensor, Tensor] = _GatedSiLUSlope.apply(grads[0], *ctx.saved_tensors)
         return slopes
 
@@ -121,9 +123,9 @@ class _GatedSiLUSlope(torch.autograd.Function):
         cross = by_gate * grad
         curved = cross * y
         return (
-            torch.addcmul(by_value * s, by_gate, y),
-            _silu_curvature(seconds[0] * grad * s, value) + _silu_slope(cross, value),
-            torch.addcmul(_logistic_slope(by_value * grad, s) + curved, curved, s, value=-2.0),
+            (by_value * s).addcmul_(by_gate, y),
+            _silu_curvature((seconds[0] * grad).mul_(s), value).add_(_silu_slope(cross, value)),
+            _logistic_slope(by_value * grad, s).add_(curved).addcmul_(curved, s, value=-2.0),
             None,
             None,
         )
