@@ -1,6 +1,7 @@
 """CGCNN: the published layer, and what this network does differently."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -97,10 +98,10 @@ def test_sizes_of_the_papers():
     layers = 4 * 2 * (250 * 100 + 100)
     dense = 100 * 100 + (100 * 150 + 150) + 2 * (150 * 150 + 150) + 150 + 1
     assert sum(parameter.numel() for parameter in network.parameters()) == layers + dense
-    deviation = network.basis.width / (2 * network.basis.sharpness) ** 0.5
-    assert deviation == pytest.approx(0.2 * 8.0, rel=1e-3)
+    at_deviation = network.basis(torch.tensor([0.2 * 8.0]))[0, 0]
+    assert float(at_deviation) == pytest.approx(math.exp(-0.5), rel=1e-3)
     original = build({"kind": "cgcnn", "preset": "published"}, elements)
-    assert original.basis.width == pytest.approx(0.2)
+    assert float(original.basis(torch.tensor([0.2]))[0, 0]) == pytest.approx(math.exp(-1), rel=1e-3)
     assert sum(parameter.numel() for parameter in original.messages.parameters()) == 3 * 2 * (169 * 64 + 64)
     assert build({"kind": "cgcnn", "preset": "small"}, elements).config.channels == 48
 

@@ -1,131 +1,56 @@
-"""Activations whose second derivatives are written out, for networks whose forces are trained.
+"""Activation functions whose second derivatives are cheap: training on forces needs them for every edge."""
 
-PyTorch differentiates the derivative of SiLU as the expression it is, in some twenty passes over memory. Values are
-those of PyTorch. Third and higher derivatives come from autograd; compiled code uses PyTorch's functions, which the
-compiler fuses.
-"""
-
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """``x * sigmoid(x)``."""
-    if torch.compiler.is_compiling():
-        return torch.nn.functional.silu(x)
-    value: Tensor = _SiLU.apply(x)
-    return value
+class SiLU(nn.Module):
+    """``x / (1 + exp(-x))``, the same as ``torch.nn.SiLU``.
 
+    Where torch makes a chain of products of the derivative and differentiates each, this has the second derivative
+    written out: half as many passes over the features in a training step.
+    """
 
-def gated_silu(value: Float[Tensor, "*shape"], gate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """``silu(value) * sigmoid(gate)``."""
-    if torch.compiler.is_compiling():
-        return torch.nn.functional.silu(value) * torch.sigmoid(gate)
-    product: Tensor = _GatedSiLU.apply(value, gate)[0]
-    return product
-
-
-def _silu_slope(grad: Tensor, x: Tensor) -> Tensor:
-    """``grad`` times the derivative of SiLU, s (1 + x (1 - s)) with s the logistic function of x."""
-    if torch.is_grad_enabled():  # the kernel has no derivative of its own
-        s = torch.sigmoid(x)
-        return grad * s * (1.0 + x * (1.0 - s))
-    slope: Tensor = torch.ops.aten.silu_backward(grad, x)
-    return slope
-
-
-def _silu_curvature(grad: Tensor, x: Tensor) -> Tensor:
-    """``grad`` times the second derivative of SiLU, s (1 - s) (2 + x - 2 x s)."""
-    s = torch.sigmoid(x)
-    return _logistic_slope((2.0 + x).addcmul_(x, s, value=-2.0).mul_(grad), s)
-
-
-def _logistic_slope(grad: Tensor, s: Tensor) -> Tensor:
-    """``grad`` times the derivative of the logistic function, whose value is ``s``."""
-    if torch.is_grad_enabled():
-        return grad * s * (1.0 - s)
-    slope: Tensor = torch.ops.aten.sigmoid_backward(grad, s)
-    return slope
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        if torch.compiler.is_compiling():  # which fuses the chain by itself
+            return nn.functional.silu(x)
+        return cast(Tensor, _SiLU.apply(x))
 
 
 class _SiLU(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        return torch.nn.functional.silu(x)
+        return nn.functional.silu(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        slope: Tensor = _SiLUSlope.apply(grads[0], *ctx.saved_tensors)
-        return slope
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return cast(Tensor, _Backward.apply(gradients[0], x))
 
 
-class _SiLUSlope(torch.autograd.Function):
-    @staticmethod
-    def forward(grad: Tensor, x: Tensor) -> Tensor:
-        return _silu_slope(grad, x)
+class _Backward(torch.autograd.Function):
+    """``g f'(x)``."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
+    def forward(g: Tensor, x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.aten.silu_backward(g, x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, *seconds: Tensor) -> tuple[Tensor, Tensor]:
-        grad, x = ctx.saved_tensors
-        return _silu_slope(seconds[0], x), _silu_curvature(seconds[0] * grad, x)
-
-
-class _GatedSiLU(torch.autograd.Function):
-    """The product, and both factors, which the derivatives need."""
-
-    @staticmethod
-    def forward(value: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        y, s = torch.nn.functional.silu(value), torch.sigmoid(gate)
-        return y * s, y, s
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.mark_non_differentiable(*output[1:])
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs, *output[1:])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        if grads[0] is None:
-            return None, None
-        slopes: tuple[Tensor, Tensor] = _GatedSiLUSlope.apply(grads[0], *ctx.saved_tensors)
-        return slopes
-
-
-class _GatedSiLUSlope(torch.autograd.Function):
-    """Derivatives of the product by value and gate; what it is given of both factors only saves work."""
-
-    @staticmethod
-    def forward(grad: Tensor, value: Tensor, gate: Tensor, y: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004
-        return _silu_slope(grad * s, value), _logistic_slope(grad * y, s)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *seconds: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        grad, value, gate, y, s = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the factors as functions of what they were made from
-            y, s = torch.nn.functional.silu(value), torch.sigmoid(gate)
-        by_value, by_gate = _silu_slope(seconds[0], value), _logistic_slope(seconds[1], s)
-        cross = by_gate * grad
-        curved = cross * y
-        return (
-            (by_value * s).addcmul_(by_gate, y),
-            _silu_curvature((seconds[0] * grad).mul_(s), value).add_(_silu_slope(cross, value)),
-            _logistic_slope(by_value * grad, s).add_(curved).addcmul_(curved, s, value=-2.0),
-            None,
-            None,
-        )
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        g, x = ctx.saved_tensors
+        (h,) = gradients
+        s = torch.sigmoid(x)
+        # f'' = s (1 - s) (2 + x (1 - 2 s))
+        second = (torch.addcmul(x, x, s, value=-2.0) + 2.0) * torch.addcmul(s, s, s, value=-1.0)
+        return cast(Tensor, _Backward.apply(h, x)), second * (g * h)
