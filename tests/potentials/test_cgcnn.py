@@ -103,7 +103,7 @@ def test_sizes_of_the_papers():
     original = build({"kind": "cgcnn", "preset": "published"}, elements)
     assert float(original.basis(torch.tensor([0.2]))[0, 0]) == pytest.approx(math.exp(-1), rel=1e-3)
     assert sum(parameter.numel() for parameter in original.messages.parameters()) == 3 * 2 * (169 * 64 + 64)
-    assert build({"kind": "cgcnn", "preset": "small"}, elements).config.channels == 48
+    assert build({"kind": "cgcnn", "preset": "small"}, elements).config.channels == 32
 
 
 @pytest.mark.parametrize("radial_basis", ["gaussian", "bessel"])

@@ -18,7 +18,7 @@ from phystrain.layers.activations import SiLU
 class GatedNetwork(nn.Module):
     """``value(x) * gate(x)``; activations are SiLU, the last one of the gate is the logistic function.
 
-    Chen and Ong 2022, arXiv:2202.02450, equation 5.
+    Chen and Ong 2022, arXiv:2202.02450.
 
     Args:
         sizes: of the input, and of what each layer gives.

@@ -165,7 +165,7 @@ class ThreeBodyBasis(nn.Module):
 
 
 class ThreeBody(nn.Module):
-    """What an edge learns of the other neighbours of its centre (equations 3 and 4).
+    """What an edge learns of the other neighbours of its centre (equations 2 and 3).
 
     Args:
         config: sizes.
@@ -200,7 +200,7 @@ class ThreeBody(nn.Module):
 
 
 class Update(nn.Module):
-    """A gated network of two atoms and their edge, times radial weights (equations 4 and 5 of the methods).
+    """A gated network of two atoms and their edge, times radial weights (equations 4 and 5).
 
     Args:
         config: sizes.
