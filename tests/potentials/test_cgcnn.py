@@ -1,6 +1,7 @@
 """CGCNN: the published layer, and what this network does differently."""
 
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -97,12 +98,12 @@ def test_sizes_of_the_papers():
     layers = 4 * 2 * (250 * 100 + 100)
     dense = 100 * 100 + (100 * 150 + 150) + 2 * (150 * 150 + 150) + 150 + 1
     assert sum(parameter.numel() for parameter in network.parameters()) == layers + dense
-    deviation = network.basis.width / (2 * network.basis.sharpness) ** 0.5
-    assert deviation == pytest.approx(0.2 * 8.0, rel=1e-3)
+    at_deviation = network.basis(torch.tensor([0.2 * 8.0]))[0, 0]
+    assert float(at_deviation) == pytest.approx(math.exp(-0.5), rel=1e-3)
     original = build({"kind": "cgcnn", "preset": "published"}, elements)
-    assert original.basis.width == pytest.approx(0.2)
+    assert float(original.basis(torch.tensor([0.2]))[0, 0]) == pytest.approx(math.exp(-1), rel=1e-3)
     assert sum(parameter.numel() for parameter in original.messages.parameters()) == 3 * 2 * (169 * 64 + 64)
-    assert build({"kind": "cgcnn", "preset": "small"}, elements).config.channels == 48
+    assert build({"kind": "cgcnn", "preset": "small"}, elements).config.channels == 32
 
 
 @pytest.mark.parametrize("radial_basis", ["gaussian", "bessel"])
@@ -138,7 +139,7 @@ def test_a_limit_of_neighbours_is_warned_of(caplog):
 
 
 def test_without_envelope_edges_end_at_the_cutoff():
-    network, atoms = made({**SMALL, **PUBLISHED}), Atoms("CO", [[0, 0, 0], [0, 0, 4.6]])
+    network, atoms = made({**SMALL, **PUBLISHED}), Atoms("CO", [[0, 0, 0], [0, 0, 4.52]])
     longer = evaluate(network, AtomGraph.from_ase(atoms, 4.54)).energy
     alone = evaluate(network, AtomGraph.from_ase([Atoms("C"), Atoms("O")], 4.5)).energy
     torch.testing.assert_close(longer, alone.sum()[None])

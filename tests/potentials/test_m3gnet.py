@@ -206,19 +206,16 @@ def test_m3gnet_equals_that_of_matgl(foreign_results, variant):
 def ours_from_matgl(theirs: dict, config) -> dict[str, torch.Tensor]:
     """Weights of matgl's M3GNet under our names.
 
-    Ours has the first layers of a gated network side by side, and terms of a triplet in the order of the radial
-    functions, not of the degrees.
+    Ours has the terms of a triplet in the order of the radial functions, not of the degrees.
     """
     theirs = {name: torch.tensor(value, dtype=torch.float64) for name, value in theirs.items()}
     terms = torch.arange(config.radial_count * config.degrees).view(config.degrees, config.radial_count).T.flatten()
 
     def gated(name: str, layers: int, parts: tuple[str, ...] = ("weight", "bias")) -> dict[str, torch.Tensor]:
-        found = {
-            f"first.{part}": torch.cat([theirs[f"{name}.{s}.0.{part}"] for s in ("layers", "gates")]) for part in parts
-        }
-        for layer in range(1, layers):
+        found = {}
+        for layer in range(layers):
             for mine, stack in (("value", "layers"), ("gate", "gates")):
-                found |= {f"{mine}.{layer - 1}.{part}": theirs[f"{name}.{stack}.{2 * layer}.{part}"] for part in parts}
+                found |= {f"{mine}.{layer}.{part}": theirs[f"{name}.{stack}.{2 * layer}.{part}"] for part in parts}
         return found
 
     weights = {"embedding.weight": theirs["embedding.layer_node_embedding.weight"]}

@@ -20,26 +20,26 @@ product with one takes a hundred times longer: SchNet's training step took twice
 
 
 class Gaussian(nn.Module):
-    """``exp(-(r - r_k)^2 / (2 (s d)^2))``, centres ``r_k`` evenly spaced by ``d`` from 0 to the cut-off.
+    """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced from 0 to the cut-off, by ``d`` as a rule.
 
     Schütt et al. 2017, arXiv:1706.08566, section 4.2.
 
     Args:
         count: number of functions.
         cutoff: Å.
-        spread: ``s``, standard deviation in units of the spacing.
+        broader: ``d`` over the spacing.
     """
 
     orders: Tensor
 
-    def __init__(self, count: int, cutoff: float, spread: float = 1.0) -> None:
+    def __init__(self, count: int, cutoff: float, broader: float = 1.0) -> None:
         super().__init__()
+        self.broader = broader
         self.register_buffer("orders", torch.arange(count, dtype=torch.get_default_dtype()), persistent=False)
         self.width = cutoff / (count - 1)
-        self.sharpness = 0.5 / spread**2
 
     def forward(self, distances: Float[Tensor, " edges"]) -> Float[Tensor, "edges basis"]:
-        exponent = self.sharpness * (distances[:, None] / self.width - self.orders) ** 2
+        exponent = 0.5 / self.broader**2 * (distances[:, None] / self.width - self.orders) ** 2
         return torch.exp(-exponent.clamp(max=FAR))
 
 

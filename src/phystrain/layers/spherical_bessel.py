@@ -22,7 +22,7 @@ class SmoothBessel(nn.Module):
     """Orthonormal functions whose value, first and second derivative vanish at the cut-off, where they end.
 
     Sums of neighbouring spherical Bessel functions of degree zero, made orthogonal one after the other: Kocer, Mason,
-    Erturk 2019, arXiv:1907.02374, equations 6 to 9 there, 9 to 12 in Chen and Ong 2022, arXiv:2202.02450.
+    Erturk 2019, arXiv:1907.02374.
 
     Args:
         count: number of functions. The first of many are the same as the first of few.

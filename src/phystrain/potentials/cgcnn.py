@@ -51,7 +51,7 @@ class Config(NetworkConfig):
             **{"channels": 64, "layers": 3, "cutoff": 8.0, "radial_count": 41, "spread": 0.5**0.5},
             **{"embedding_layers": 0, "readout_channels": 128, "readout_layers": 1},
         },
-        "small": {"channels": 48, "layers": 3, "readout_channels": 48},
+        "small": {"channels": 32, "layers": 3, "readout_channels": 32},
     }
 
     kind: Literal["cgcnn"] = "cgcnn"

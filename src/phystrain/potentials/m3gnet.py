@@ -165,7 +165,7 @@ class ThreeBodyBasis(nn.Module):
 
 
 class ThreeBody(nn.Module):
-    """What an edge learns of the other neighbours of its centre (equations 3 and 4).
+    """What an edge learns of the other neighbours of its centre (equations 2 and 3).
 
     Args:
         config: sizes.
@@ -200,7 +200,7 @@ class ThreeBody(nn.Module):
 
 
 class Update(nn.Module):
-    """A gated network of two atoms and their edge, times radial weights (equations 4 and 5 of the methods).
+    """A gated network of two atoms and their edge, times radial weights (equations 4 and 5).
 
     Args:
         config: sizes.
@@ -216,13 +216,17 @@ class Update(nn.Module):
 
     def forward(self, atoms: Atoms, edges: Edges, known: Neighbours) -> Edges:
         """(edges, channels) from the features of atoms and edges."""
-        first = self.network.first
-        of_centre, of_neighbour, of_edge = first.weight.split(self.channels, dim=1)
-        # atoms are fewer than edges: their part of the product is made before they are copied
-        centre = nn.functional.linear(atoms, of_centre, first.bias).index_select(0, known.centre)
+        firsts = [self._first(stack[0], atoms, edges, known) for stack in (self.network.value, self.network.gate)]
+        return self.network.after_first(*firsts) * self.weights(known.basis)
+
+    def _first(self, layer: nn.Module, atoms: Atoms, edges: Edges, known: Neighbours) -> Edges:
+        """A layer of centre, neighbour and edge side by side."""
+        assert isinstance(layer, nn.Linear)
+        of_centre, of_neighbour, of_edge = layer.weight.split(self.channels, dim=1)
+        # atoms are fewer than edges: their part of the product is made before it is copied
+        centre = nn.functional.linear(atoms, of_centre, layer.bias).index_select(0, known.centre)
         neighbour = nn.functional.linear(atoms, of_neighbour).index_select(0, known.neighbour)
-        both = torch.addmm(centre + neighbour, edges, of_edge.T)
-        return self.network.after_first(both) * self.weights(known.basis)
+        return torch.addmm(centre + neighbour, edges, of_edge.T)
 
 
 class Layer(nn.Module):
