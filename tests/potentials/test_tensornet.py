@@ -48,7 +48,9 @@ def test_components_of_directions():
     basis = CartesianBasis().double()
     n = torch.nn.functional.normalize(torch.randn(4, 3, dtype=torch.float64), dim=1)
     zero = torch.zeros(4, dtype=torch.float64)
-    cross = torch.stack([zero, -n[:, 2], n[:, 1], n[:, 2], zero, -n[:, 0], -n[:, 1], n[:, 0], zero], dim=1).view(4, 3, 3)
+    cross = torch.stack([zero, -n[:, 2], n[:, 1], n[:, 2], zero, -n[:, 0], -n[:, 1], n[:, 0], zero], dim=1).view(
+        4, 3, 3
+    )
     identity = torch.eye(3, dtype=torch.float64)
     expected = identity + cross + n[:, :, None] * n[:, None] - identity / 3
     found = basis.compose(basis.of_directions(n).T[:, :, None])[..., 0].permute(2, 0, 1)

@@ -20,8 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
+from phystrain.layers.activations import SiLU
 from phystrain.layers.cartesian import CartesianBasis, Components, DegreeLinear, product, squared_norm
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
@@ -68,7 +70,7 @@ class TensorEmbedding(nn.Module):
         self.filters = nn.Linear(radial_count, 3 * channels)
         self.norm = nn.LayerNorm(channels)
         self.gates = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, 3 * channels), nn.SiLU()
+            nn.Linear(channels, 2 * channels), SiLU(), nn.Linear(2 * channels, 3 * channels), SiLU()
         )
         self.mix = DegreeLinear(channels)
 
@@ -134,11 +136,11 @@ class Interaction(nn.Module):
         super().__init__()
         self.filters = nn.Sequential(
             nn.Linear(radial_count, channels),
-            nn.SiLU(),
+            SiLU(),
             nn.Linear(channels, 2 * channels),
-            nn.SiLU(),
+            SiLU(),
             nn.Linear(2 * channels, 3 * channels),
-            nn.SiLU(),
+            SiLU(),
         )
         self.send = DegreeLinear(channels)
         self.receive = DegreeLinear(channels)
@@ -147,8 +149,9 @@ class Interaction(nn.Module):
         self,
         tensors: Components,
         edges: Int[Tensor, "2 edges"],
-        radial: Basis,
-        decay: Float[Tensor, "edges 1"],
+        radial: Float[Tensor, "pairs basis"],
+        decay: Float[Tensor, "pairs 1"],
+        pair: Int[Tensor, " edges"] | None,
         own: Own,
         cartesian: CartesianBasis,
     ) -> Components:
@@ -157,14 +160,16 @@ class Interaction(nn.Module):
         Args:
             tensors: components before.
             edges: centre, neighbour.
-            radial: radial functions times the envelope.
-            decay: the envelope.
+            radial: radial functions times the envelope, of pairs.
+            decay: the envelope, of pairs.
+            pair: which one each edge belongs to; none if every edge is its own.
             own: radial functions at distance zero.
             cartesian: the basis.
         """
         tensors = tensors / (squared_norm(tensors) + 1.0)
         sent = self.send(tensors, cartesian)
-        filters = (self.filters(radial) * decay).unflatten(1, (3, -1))
+        filters = self.filters(radial) * decay
+        filters = (filters if pair is None else filters.index_select(0, pair)).unflatten(1, (3, -1))
         itself = self.filters(own).view(3, 1, -1)
         received = self._messages(sent, filters, edges) + cartesian.per_component(itself) * sent
 
@@ -207,13 +212,11 @@ class TensorNet(nn.Module):
         self.basis = radial_basis(config.radial_basis, config.radial_count, config.cutoff)
         self.cartesian = CartesianBasis()
         self.embedding = TensorEmbedding(channels, config.radial_count, n_species)
-        self.interactions = nn.ModuleList(
-            [Interaction(channels, config.radial_count) for _ in range(config.layers)]
-        )
+        self.interactions = nn.ModuleList([Interaction(channels, config.radial_count) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(3 * channels)
-        self.invariants = nn.Sequential(nn.Linear(3 * channels, channels), nn.SiLU())
+        self.invariants = nn.Sequential(nn.Linear(3 * channels, channels), SiLU())
         half = channels // 2
-        self.readout = nn.Sequential(nn.Linear(channels, half), nn.SiLU(), nn.Linear(half, 1))
+        self.readout = nn.Sequential(nn.Linear(channels, half), SiLU(), nn.Linear(half, 1))
         self.unit = EnergyUnit(statistics)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
@@ -221,18 +224,20 @@ class TensorNet(nn.Module):
         graph = trimmed(graph, self.cutoff)
         distances = graph.distances
         shapes = self.cartesian.of_directions(graph.vectors / distances[:, None])
-        radial, decay = self._radial(distances)
+        first, pair = undirected(graph) or (None, None)
+        radial, decay = self._radial(distances if first is None else distances.index_select(0, first))
+        around = torch.cat([radial * decay, decay], dim=1)
         own, one = self._radial(distances.new_zeros(1))  # what an atom receives from itself
         tensors = self.embedding(
             self.rows(graph.species),
             graph.edges,
             shapes,
-            torch.cat([radial * decay, decay], dim=1),
+            around if pair is None else around.index_select(0, pair),
             torch.cat([own, one], dim=1),
             self.cartesian,
         )
         for interaction in self.interactions:
-            tensors = interaction(tensors, graph.edges, radial, decay, own, self.cartesian)
+            tensors = interaction(tensors, graph.edges, radial, decay, pair, own, self.cartesian)
         squares = (tensors * tensors).split((1, 3, 5))
         norms = torch.cat([part.sum(dim=0) for part in squares], dim=1)
         return self.unit(self.readout(self.invariants(self.norm(norms))).squeeze(1))
