@@ -14,6 +14,11 @@ SHORTEST = 1e-3
 """Å. The Bessel functions are constant below: their derivatives divide by powers of the distance."""
 
 
+NEGLIGIBLE = 50.0
+"""Where the tails of Gaussians are cut, at 2e-22. Left to themselves they would end in denormal numbers, with which
+products of matrices take many times as long."""
+
+
 class Gaussian(nn.Module):
     """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced by ``d`` from 0 to the cut-off.
 
@@ -83,7 +88,7 @@ class ExpNormal(nn.Module):
         # centres are made here: kept in single precision, they would be rounded when the network is cast to double
         centres = self.first + self.spacing * self.orders
         scaled = self.sharpness * (torch.exp(-self.decay * distances)[:, None] - centres)
-        return torch.exp(-(scaled * scaled))
+        return torch.exp(-(scaled * scaled).clamp(max=NEGLIGIBLE))
 
 
 _BASES = {"bessel": Bessel, "gaussian": Gaussian, "exp_normal": ExpNormal}
