@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
 from phystrain.layers.activations import SiLU
-from phystrain.layers.cartesian import CartesianBasis, Components, DegreeLinear, product, squared_norm
+from phystrain.layers.cartesian import DEGREES, CartesianBasis, Components, DegreeLinear, product, squared_norm
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.messages import filtered_sums
 from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
@@ -171,26 +172,13 @@ class Interaction(nn.Module):
         filters = self.filters(radial) * decay
         filters = (filters if pair is None else filters.index_select(0, pair)).unflatten(1, (3, -1))
         itself = self.filters(own).view(3, 1, -1)
-        received = self._messages(sent, filters, edges) + cartesian.per_component(itself) * sent
+        received = filtered_sums(sent, filters, edges, DEGREES) + cartesian.per_component(itself) * sent
 
         message, mine = cartesian.compose(received), cartesian.compose(sent)
         both = cartesian.decompose(product(message, mine) + product(mine, message))
         change = self.receive(both / (squared_norm(both) + 1.0), cartesian)
         matrices = cartesian.compose(change)
         return tensors + change + cartesian.decompose(product(matrices, matrices))
-
-    @staticmethod
-    def _messages(
-        sent: Components, filters: Float[Tensor, "edges 3 channels"], edges: Int[Tensor, "2 edges"]
-    ) -> Components:
-        """(9, atoms, channels) sums over the neighbours. Degree by degree: no filter is repeated for its components."""
-        centre, neighbour = edges
-        parts = []
-        for part, factor in zip(sent.split((1, 3, 5)), filters.split(1, dim=1), strict=True):
-            # copied atom by atom, so that each edge reads one piece of memory
-            copied = part.transpose(0, 1).contiguous().index_select(0, neighbour)
-            parts.append(sum_over_edges(copied * factor, centre, sent.shape[1]))
-        return torch.cat(parts, dim=1).transpose(0, 1)
 
 
 class TensorNet(nn.Module):
