@@ -93,3 +93,82 @@ class _Products(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_second = _Sums.apply(first, g, start, end, ctx.degrees)
         return of_first, of_second, None, None, None
+
+
+def directed_sums(
+    values: Float[Tensor, "edges channels"],
+    directions: Float[Tensor, "edges components"],
+    centre: Int[Tensor, " edges"],
+    n_atoms: int,
+) -> Features:
+    """(components, atoms, channels) sums over the edges of each atom of values times directions.
+
+    Args:
+        values: of the edges.
+        directions: of the edges: their vectors, or other components.
+        centre: atom that each edge belongs to.
+        n_atoms: how many there are.
+    """
+    if torch.compiler.is_compiling():
+        return sum_over_edges(values[:, None] * directions[:, :, None], centre, n_atoms).transpose(0, 1)
+    return cast(Tensor, _Outer.apply(values, directions, centre, n_atoms))
+
+
+class _Outer(torch.autograd.Function):
+    """Values times directions, summed over the edges of an atom."""
+
+    @staticmethod
+    def forward(values: Tensor, directions: Tensor, centre: Tensor, n_atoms: int) -> Tensor:
+        sums = values.new_zeros(directions.shape[1], n_atoms, values.shape[1])
+        for component, direction in zip(sums, directions.T, strict=True):
+            component.index_add_(0, centre, values * direction[:, None])
+        return sums
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[:3])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        values, directions, centre = ctx.saved_tensors
+        (g,) = gradients
+        return _Along.apply(g, directions, centre), _Overlap.apply(g, values, centre), None, None
+
+
+class _Along(torch.autograd.Function):
+    """Features of an edge's atom along the edge's direction: (edges, channels)."""
+
+    @staticmethod
+    def forward(features: Tensor, directions: Tensor, centre: Tensor) -> Tensor:
+        values = features.new_zeros(len(centre), features.shape[2])
+        for component, direction in zip(features, directions.T, strict=True):
+            values.addcmul_(component.index_select(0, centre), direction[:, None])
+        return values
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        features, directions, centre = ctx.saved_tensors
+        (g,) = gradients
+        return _Outer.apply(g, directions, centre, features.shape[1]), _Overlap.apply(features, g, centre), None
+
+
+class _Overlap(torch.autograd.Function):
+    """Products of the features of an edge's atom with values, summed over channels: (edges, components)."""
+
+    @staticmethod
+    def forward(features: Tensor, values: Tensor, centre: Tensor) -> Tensor:
+        return torch.stack([(part.index_select(0, centre).mul_(values)).sum(dim=1) for part in features], dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        features, values, centre = ctx.saved_tensors
+        (g,) = gradients
+        return _Outer.apply(values, g, centre, features.shape[1]), _Along.apply(features, g, centre), None

@@ -23,6 +23,7 @@ from phystrain.graph import AtomGraph
 from phystrain.layers.activations import SiLU
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.gated import GatedEquivariant, smooth_norm
+from phystrain.layers.messages import directed_sums, filtered_sums
 from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
@@ -33,7 +34,10 @@ from phystrain.statistics import Statistics
 log = logging.getLogger(__name__)
 
 Scalars = Float[Tensor, "atoms channels"]
-Vectors = Float[Tensor, "atoms 3 channels"]
+Vectors = Float[Tensor, "3 atoms channels"]
+
+VECTOR = (0, 0, 0)
+"""The three components of a vector meet the same filter."""
 
 FEW = 8
 """Elements up to which the embedding sums over the neighbours of each element: its memory grows with their number."""
@@ -186,7 +190,7 @@ class Attention(nn.Module):
         vectors: Vectors | None,
         edges: Int[Tensor, "2 edges"],
         pairs: Pairs,
-        directions: Float[Tensor, "edges 3 1"],
+        directions: Float[Tensor, "edges 3"],
         own: Float[Tensor, "1 basis"],
     ) -> tuple[Scalars, Vectors | None]:
         """Scalars and vectors after the round; no vectors after the last one.
@@ -203,7 +207,7 @@ class Attention(nn.Module):
         atoms = len(scalars)
         query, key, *values = self.project(self.norm(scalars)).split(self.channels, dim=1)
         if not self.first and not self.last:
-            values[2] = values[2][:, None] * vectors  # before it is copied to the edges, where it would be dearer
+            values[2] = values[2] * vectors  # before it is copied to the edges, where it would be dearer
         for_key, for_scalars, *for_vectors = self._filters(pairs.radial)
         own_key, *own_filters = self._filters(own)
 
@@ -216,17 +220,17 @@ class Attention(nn.Module):
         received = None
         if not self.last:
             filters = [pairs.to_edges(part * pairs.vector_decay) for part in for_vectors]
-            arrows = (values[1].index_select(0, neighbour) * filters[0])[:, None] * directions
+            arrows = values[1].index_select(0, neighbour) * filters[0]
+            received = directed_sums(arrows, directions, centre, atoms)
             if not self.first:
-                arrows = arrows + values[2].index_select(0, neighbour) * filters[1][:, None]
-            received = sum_over_edges(arrows, centre, atoms)
+                received = received + filtered_sums(values[2], filters[1][:, None], edges, VECTOR)
         if self.first:
             return scalars + out[0], received
         u, v, *gated = self.mix(vectors).split(self.channels, dim=2)
-        scalars = scalars + out[0] + (u * v).sum(dim=1) * out[1]
+        scalars = scalars + out[0] + (u * v).sum(dim=0) * out[1]
         if self.last:
             return scalars, None
-        return scalars, vectors + received + values[2] * own_filters[2] + gated[0] * out[2][:, None]
+        return scalars, vectors + received + values[2] * own_filters[2] + gated[0] * out[2]
 
     def _filters(self, radial: Float[Tensor, "edges basis"]) -> tuple[Float[Tensor, "edges channels"], ...]:
         """Factors of key and values by distance."""
@@ -261,7 +265,7 @@ class GatedReadout(nn.Module):
         self.normed = nn.Linear(half, half, bias=False)
         self.final = nn.Sequential(nn.Linear(2 * half, half), SiLU(), nn.Linear(half, 1))
 
-    def forward(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 1"]:
+    def forward(self, scalars: Scalars, vectors: Float[Tensor, "atoms 3 channels"]) -> Float[Tensor, "atoms 1"]:
         scalars, vectors = self.block(scalars, vectors)
         norms = smooth_norm(self.normed(vectors), self.epsilon)
         numbers: Tensor = self.final(torch.cat([scalars, norms], dim=1))
@@ -301,7 +305,7 @@ class TorchMDET(nn.Module):
         """(atoms,) eV."""
         graph = trimmed(graph, self.cutoff)
         distances, edges = graph.distances, graph.edges
-        directions = (graph.vectors / distances[:, None])[:, :, None]
+        directions = graph.vectors / distances[:, None]
         pairs = self._pairs(graph)
         own, _ = self._radial(distances.new_zeros(1))  # an atom attends to itself, which has no direction
         scalars = self.embedding(self.rows(graph.species), edges, pairs)
@@ -309,7 +313,7 @@ class TorchMDET(nn.Module):
         for attention in self.attention:
             scalars, vectors = attention(scalars, vectors, edges, pairs, directions, own)
         scalars = self.norm(scalars)
-        numbers = self.readout(scalars) if vectors is None else self.readout(scalars, vectors)
+        numbers = self.readout(scalars) if vectors is None else self.readout(scalars, vectors.transpose(0, 1))
         return self.unit(numbers.squeeze(1))
 
     def _pairs(self, graph: AtomGraph) -> Pairs:
