@@ -1,4 +1,4 @@
-"""What is particular to TorchMD-NET's transformer; the contract is in test_contract, parity in test_parity_torchmd_net."""
+"""What is particular to torchmd_et; the contract is in test_contract, parity in test_parity_torchmd_net."""
 
 import pytest
 import torch

@@ -41,9 +41,7 @@ class _Sums(torch.autograd.Function):
     """Over edges that lead to the same atom: features where the edge comes from, times its filter."""
 
     @staticmethod
-    def forward(
-        features: Tensor, filters: Tensor, source: Tensor, target: Tensor, degrees: tuple[int, ...]
-    ) -> Tensor:
+    def forward(features: Tensor, filters: Tensor, source: Tensor, target: Tensor, degrees: tuple[int, ...]) -> Tensor:
         sums = features.new_zeros(features.shape)
         for component, degree in enumerate(degrees):
             message = features[component].index_select(0, source).mul_(filters[:, degree])

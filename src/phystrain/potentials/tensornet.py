@@ -1,6 +1,6 @@
 """TensorNet: messages of Cartesian tensors of rank two.
 
-Source: Simeon, De Fabritiis 2023, arXiv:2306.06482; equations are those of section 3.2. Every atom has 3 x 3 tensors,
+Source: Simeon, De Fabritiis 2023, arXiv:2306.06482, section 3. Every atom has 3 x 3 tensors,
 whose scalar, antisymmetric and symmetric traceless parts are filtered separately by functions of the distance, summed
 over neighbours (an atom is a neighbour of itself at distance zero) and multiplied with the atom's own tensors as
 matrices. The energy is read from the norms of the three parts; forces are minus its gradient.
@@ -55,7 +55,7 @@ class Config(NetworkConfig):
 
 
 class TensorEmbedding(nn.Module):
-    """First tensors of the atoms, from the elements and directions of their neighbours (equations 6 to 9).
+    """First tensors of the atoms, from the elements and directions of their neighbours.
 
     Args:
         channels: features of an atom.
@@ -109,7 +109,16 @@ class TensorEmbedding(nn.Module):
         table = self.embedding.weight
         return (table @ centre.T + self.pairs.bias)[:, None] + (table @ neighbour.T)[None]
 
-    def _few(self, rows, edges, shapes, radial, pairs, weight, cartesian):
+    def _few(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        shapes: Tensor,
+        radial: Tensor,
+        pairs: Tensor,
+        weight: Tensor,
+        cartesian: CartesianBasis,
+    ) -> Components:
         """Sums of shapes times radial functions over the neighbours of each element, which then become features."""
         atoms, n = len(rows), self.n_species
         place = edges[0] * n + rows.index_select(0, edges[1])
@@ -117,7 +126,16 @@ class TensorEmbedding(nn.Module):
         features = torch.bmm(sums, cartesian.per_component(weight).transpose(1, 2)).unflatten(1, (atoms, n))
         return (features * pairs.index_select(0, rows)).sum(dim=2)
 
-    def _many(self, rows, edges, shapes, radial, pairs, weight, cartesian):
+    def _many(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        shapes: Tensor,
+        radial: Tensor,
+        pairs: Tensor,
+        weight: Tensor,
+        cartesian: CartesianBasis,
+    ) -> Components:
         """The same from features of edges."""
         factors = pairs[rows.index_select(0, edges[0]), rows.index_select(0, edges[1])]
         filters = torch.matmul(radial, weight.transpose(1, 2)) * factors
@@ -126,7 +144,7 @@ class TensorEmbedding(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Messages of tensors and their products with the tensors of the receiving atom (equations 10 to 13).
+    """Messages of tensors and their products with the tensors of the receiving atom.
 
     Args:
         channels: features of an atom.

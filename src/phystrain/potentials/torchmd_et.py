@@ -1,6 +1,6 @@
 """TorchMD-NET's equivariant transformer: attention between atoms that carry scalar and vector features.
 
-Source: Thölke, De Fabritiis 2022, arXiv:2202.02541; equations are those of section 3. Attention has no soft maximum:
+Source: Thölke, De Fabritiis 2022, arXiv:2202.02541, section 3. Attention has no soft maximum:
 its weights are a SiLU of products of queries, keys and a function of the distance, so that neighbours enter and leave
 smoothly. An atom attends to itself too, at distance zero. The energy is read from scalars and vectors by gated
 equivariant blocks or, with ``readout: scalars``, from the scalars alone; forces are minus its gradient.
@@ -12,6 +12,7 @@ vectors that are still zero, in the last one vectors that nothing reads.
 """
 
 import logging
+from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -44,7 +45,10 @@ FEW = 8
 
 
 class Config(NetworkConfig):
-    """Equivariant transformer (Thölke, De Fabritiis 2022). ``preset: pretraining`` has the sizes of arXiv:2602.19592."""
+    """Equivariant transformer (Thölke, De Fabritiis 2022).
+
+    ``preset: published`` has the sizes of the paper for MD17, ``preset: pretraining`` those of arXiv:2602.19592.
+    """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "published": {"channels": 128, "layers": 6, "heads": 8, "radial_count": 32, "cutoff": 5.0},
@@ -160,7 +164,7 @@ class NeighbourEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """One round of attention with its updates (equations 5 to 11).
+    """One round of attention with its updates.
 
     Args:
         channels: features of an atom.
@@ -217,19 +221,17 @@ class Attention(nn.Module):
         itself = self._weighted(values[0] * own_filters[0], self._weight(query * key * own_key))
         out = self.out(sum_over_edges(message, centre, atoms) + itself).split(self.channels, dim=1)
 
-        received = None
-        if not self.last:
-            filters = [pairs.to_edges(part * pairs.vector_decay) for part in for_vectors]
-            arrows = values[1].index_select(0, neighbour) * filters[0]
-            received = directed_sums(arrows, directions, centre, atoms)
-            if not self.first:
-                received = received + filtered_sums(values[2], filters[1][:, None], edges, VECTOR)
-        if self.first:
-            return scalars + out[0], received
-        u, v, *gated = self.mix(vectors).split(self.channels, dim=2)
-        scalars = scalars + out[0] + (u * v).sum(dim=0) * out[1]
+        scalars = scalars + out[0]
+        if vectors is not None and self.mix is not None:
+            u, v, *gated = self.mix(vectors).split(self.channels, dim=2)
+            scalars = scalars + (u * v).sum(dim=0) * out[1]
         if self.last:
             return scalars, None
+        filters = [pairs.to_edges(part * pairs.vector_decay) for part in for_vectors]
+        received = directed_sums(values[1].index_select(0, neighbour) * filters[0], directions, centre, atoms)
+        if vectors is None:
+            return scalars, received
+        received = received + filtered_sums(values[2], filters[1][:, None], edges, VECTOR)
         return scalars, vectors + received + values[2] * own_filters[2] + gated[0] * out[2]
 
     def _filters(self, radial: Float[Tensor, "edges basis"]) -> tuple[Float[Tensor, "edges channels"], ...]:
@@ -336,7 +338,7 @@ def _scalar_readout(config: Config) -> nn.Sequential:
     """Numbers of the atoms from scalars: so many hidden layers, then one number."""
     width = config.readout_channels or config.channels // 2
     sizes = [config.channels] + [width] * config.readout_layers
-    hidden = [part for a, b in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(a, b), SiLU())]
+    hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), SiLU())]
     return nn.Sequential(*hidden, nn.Linear(width, 1))
 
 
