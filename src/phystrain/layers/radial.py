@@ -91,7 +91,7 @@ class ExpNormal(nn.Module):
         # centres are made here: kept in single precision, they would be rounded when the network is cast to double
         centres = self.first + self.spacing * self.orders
         scaled = self.sharpness * (torch.exp(-self.decay * distances)[:, None] - centres)
-        return torch.exp(-(scaled * scaled))
+        return torch.exp(-(scaled * scaled).clamp(max=FAR))
 
 
 _BASES = {"bessel": Bessel, "gaussian": Gaussian, "exp_normal": ExpNormal}

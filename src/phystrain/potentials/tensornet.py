@@ -1,6 +1,6 @@
 """TensorNet: messages of Cartesian tensors of rank two.
 
-Source: Simeon, De Fabritiis 2023, arXiv:2306.06482; equations are those of section 3.2. Every atom has 3 x 3 tensors,
+Source: Simeon, De Fabritiis 2023, arXiv:2306.06482, section 3. Every atom has 3 x 3 tensors,
 whose scalar, antisymmetric and symmetric traceless parts are filtered separately by functions of the distance, summed
 over neighbours (an atom is a neighbour of itself at distance zero) and multiplied with the atom's own tensors as
 matrices. The energy is read from the norms of the three parts; forces are minus its gradient.
@@ -20,8 +20,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
-from phystrain.layers.cartesian import CartesianBasis, Components, DegreeLinear, product, squared_norm
+from phystrain.layers.activations import SiLU
+from phystrain.layers.cartesian import DEGREES, CartesianBasis, Components, DegreeLinear, product, squared_norm
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.messages import filtered_sums
+from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
@@ -52,7 +55,7 @@ class Config(NetworkConfig):
 
 
 class TensorEmbedding(nn.Module):
-    """First tensors of the atoms, from the elements and directions of their neighbours (equations 6 to 9).
+    """First tensors of the atoms, from the elements and directions of their neighbours.
 
     Args:
         channels: features of an atom.
@@ -68,7 +71,7 @@ class TensorEmbedding(nn.Module):
         self.filters = nn.Linear(radial_count, 3 * channels)
         self.norm = nn.LayerNorm(channels)
         self.gates = nn.Sequential(
-            nn.Linear(channels, 2 * channels), nn.SiLU(), nn.Linear(2 * channels, 3 * channels), nn.SiLU()
+            nn.Linear(channels, 2 * channels), SiLU(), nn.Linear(2 * channels, 3 * channels), SiLU()
         )
         self.mix = DegreeLinear(channels)
 
@@ -106,7 +109,16 @@ class TensorEmbedding(nn.Module):
         table = self.embedding.weight
         return (table @ centre.T + self.pairs.bias)[:, None] + (table @ neighbour.T)[None]
 
-    def _few(self, rows, edges, shapes, radial, pairs, weight, cartesian):
+    def _few(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        shapes: Tensor,
+        radial: Tensor,
+        pairs: Tensor,
+        weight: Tensor,
+        cartesian: CartesianBasis,
+    ) -> Components:
         """Sums of shapes times radial functions over the neighbours of each element, which then become features."""
         atoms, n = len(rows), self.n_species
         place = edges[0] * n + rows.index_select(0, edges[1])
@@ -114,7 +126,16 @@ class TensorEmbedding(nn.Module):
         features = torch.bmm(sums, cartesian.per_component(weight).transpose(1, 2)).unflatten(1, (atoms, n))
         return (features * pairs.index_select(0, rows)).sum(dim=2)
 
-    def _many(self, rows, edges, shapes, radial, pairs, weight, cartesian):
+    def _many(
+        self,
+        rows: Tensor,
+        edges: Tensor,
+        shapes: Tensor,
+        radial: Tensor,
+        pairs: Tensor,
+        weight: Tensor,
+        cartesian: CartesianBasis,
+    ) -> Components:
         """The same from features of edges."""
         factors = pairs[rows.index_select(0, edges[0]), rows.index_select(0, edges[1])]
         filters = torch.matmul(radial, weight.transpose(1, 2)) * factors
@@ -123,7 +144,7 @@ class TensorEmbedding(nn.Module):
 
 
 class Interaction(nn.Module):
-    """Messages of tensors and their products with the tensors of the receiving atom (equations 10 to 13).
+    """Messages of tensors and their products with the tensors of the receiving atom.
 
     Args:
         channels: features of an atom.
@@ -134,11 +155,11 @@ class Interaction(nn.Module):
         super().__init__()
         self.filters = nn.Sequential(
             nn.Linear(radial_count, channels),
-            nn.SiLU(),
+            SiLU(),
             nn.Linear(channels, 2 * channels),
-            nn.SiLU(),
+            SiLU(),
             nn.Linear(2 * channels, 3 * channels),
-            nn.SiLU(),
+            SiLU(),
         )
         self.send = DegreeLinear(channels)
         self.receive = DegreeLinear(channels)
@@ -147,8 +168,9 @@ class Interaction(nn.Module):
         self,
         tensors: Components,
         edges: Int[Tensor, "2 edges"],
-        radial: Basis,
-        decay: Float[Tensor, "edges 1"],
+        radial: Float[Tensor, "pairs basis"],
+        decay: Float[Tensor, "pairs 1"],
+        pair: Int[Tensor, " edges"] | None,
         own: Own,
         cartesian: CartesianBasis,
     ) -> Components:
@@ -157,35 +179,24 @@ class Interaction(nn.Module):
         Args:
             tensors: components before.
             edges: centre, neighbour.
-            radial: radial functions times the envelope.
-            decay: the envelope.
+            radial: radial functions times the envelope, of pairs.
+            decay: the envelope, of pairs.
+            pair: which one each edge belongs to; none if every edge is its own.
             own: radial functions at distance zero.
             cartesian: the basis.
         """
         tensors = tensors / (squared_norm(tensors) + 1.0)
         sent = self.send(tensors, cartesian)
-        filters = (self.filters(radial) * decay).unflatten(1, (3, -1))
+        filters = self.filters(radial) * decay
+        filters = (filters if pair is None else filters.index_select(0, pair)).unflatten(1, (3, -1))
         itself = self.filters(own).view(3, 1, -1)
-        received = self._messages(sent, filters, edges) + cartesian.per_component(itself) * sent
+        received = filtered_sums(sent, filters, edges, DEGREES) + cartesian.per_component(itself) * sent
 
         message, mine = cartesian.compose(received), cartesian.compose(sent)
         both = cartesian.decompose(product(message, mine) + product(mine, message))
         change = self.receive(both / (squared_norm(both) + 1.0), cartesian)
         matrices = cartesian.compose(change)
         return tensors + change + cartesian.decompose(product(matrices, matrices))
-
-    @staticmethod
-    def _messages(
-        sent: Components, filters: Float[Tensor, "edges 3 channels"], edges: Int[Tensor, "2 edges"]
-    ) -> Components:
-        """(9, atoms, channels) sums over the neighbours. Degree by degree: no filter is repeated for its components."""
-        centre, neighbour = edges
-        parts = []
-        for part, factor in zip(sent.split((1, 3, 5)), filters.split(1, dim=1), strict=True):
-            # copied atom by atom, so that each edge reads one piece of memory
-            copied = part.transpose(0, 1).contiguous().index_select(0, neighbour)
-            parts.append(sum_over_edges(copied * factor, centre, sent.shape[1]))
-        return torch.cat(parts, dim=1).transpose(0, 1)
 
 
 class TensorNet(nn.Module):
@@ -209,9 +220,9 @@ class TensorNet(nn.Module):
         self.embedding = TensorEmbedding(channels, config.radial_count, n_species)
         self.interactions = nn.ModuleList([Interaction(channels, config.radial_count) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(3 * channels)
-        self.invariants = nn.Sequential(nn.Linear(3 * channels, channels), nn.SiLU())
+        self.invariants = nn.Sequential(nn.Linear(3 * channels, channels), SiLU())
         half = channels // 2
-        self.readout = nn.Sequential(nn.Linear(channels, half), nn.SiLU(), nn.Linear(half, 1))
+        self.readout = nn.Sequential(nn.Linear(channels, half), SiLU(), nn.Linear(half, 1))
         self.unit = EnergyUnit(statistics)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
@@ -219,18 +230,20 @@ class TensorNet(nn.Module):
         graph = trimmed(graph, self.cutoff)
         distances = graph.distances
         shapes = self.cartesian.of_directions(graph.vectors / distances[:, None])
-        radial, decay = self._radial(distances)
+        first, pair = undirected(graph) or (None, None)
+        radial, decay = self._radial(distances if first is None else distances.index_select(0, first))
+        around = torch.cat([radial * decay, decay], dim=1)
         own, one = self._radial(distances.new_zeros(1))  # what an atom receives from itself
         tensors = self.embedding(
             self.rows(graph.species),
             graph.edges,
             shapes,
-            torch.cat([radial * decay, decay], dim=1),
+            around if pair is None else around.index_select(0, pair),
             torch.cat([own, one], dim=1),
             self.cartesian,
         )
         for interaction in self.interactions:
-            tensors = interaction(tensors, graph.edges, radial, decay, own, self.cartesian)
+            tensors = interaction(tensors, graph.edges, radial, decay, pair, own, self.cartesian)
         squares = (tensors * tensors).split((1, 3, 5))
         norms = torch.cat([part.sum(dim=0) for part in squares], dim=1)
         return self.unit(self.readout(self.invariants(self.norm(norms))).squeeze(1))

@@ -1,6 +1,6 @@
 """TorchMD-NET's equivariant transformer: attention between atoms that carry scalar and vector features.
 
-Source: Thölke, De Fabritiis 2022, arXiv:2202.02541; equations are those of section 3. Attention has no soft maximum:
+Source: Thölke, De Fabritiis 2022, arXiv:2202.02541, section 3. Attention has no soft maximum:
 its weights are a SiLU of products of queries, keys and a function of the distance, so that neighbours enter and leave
 smoothly. An atom attends to itself too, at distance zero. The energy is read from scalars and vectors by gated
 equivariant blocks or, with ``readout: scalars``, from the scalars alone; forces are minus its gradient.
@@ -12,7 +12,8 @@ vectors that are still zero, in the last one vectors that nothing reads.
 """
 
 import logging
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,8 +21,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
+from phystrain.layers.activations import SiLU
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.gated import GatedEquivariant, smooth_norm
+from phystrain.layers.messages import directed_sums, filtered_sums
+from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
@@ -31,14 +35,20 @@ from phystrain.statistics import Statistics
 log = logging.getLogger(__name__)
 
 Scalars = Float[Tensor, "atoms channels"]
-Vectors = Float[Tensor, "atoms 3 channels"]
+Vectors = Float[Tensor, "3 atoms channels"]
+
+VECTOR = (0, 0, 0)
+"""The three components of a vector meet the same filter."""
 
 FEW = 8
 """Elements up to which the embedding sums over the neighbours of each element: its memory grows with their number."""
 
 
 class Config(NetworkConfig):
-    """Equivariant transformer (Thölke, De Fabritiis 2022). ``preset: pretraining`` has the sizes of arXiv:2602.19592."""
+    """Equivariant transformer (Thölke, De Fabritiis 2022).
+
+    ``preset: published`` has the sizes of the paper for MD17, ``preset: pretraining`` those of arXiv:2602.19592.
+    """
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "published": {"channels": 128, "layers": 6, "heads": 8, "radial_count": 32, "cutoff": 5.0},
@@ -88,6 +98,26 @@ class Config(NetworkConfig):
         return TorchMDET(self, statistics)
 
 
+class Pairs(NamedTuple):
+    """What depends on distances only: the same for both edges of a pair, so it is computed once.
+
+    Attributes:
+        radial: (pairs, basis) radial functions times the envelope.
+        decay: (pairs, 1) the envelope.
+        vector_decay: (pairs, 1) that of messages of vectors.
+        of_edges: (edges,) pair of each edge; ``None`` if every edge is its own.
+    """
+
+    radial: Float[Tensor, "pairs basis"]
+    decay: Float[Tensor, "pairs 1"]
+    vector_decay: Float[Tensor, "pairs 1"]
+    of_edges: Int[Tensor, " edges"] | None
+
+    def to_edges(self, values: Tensor) -> Tensor:
+        """(edges, ...) from (pairs, ...)."""
+        return values if self.of_edges is None else values.index_select(0, self.of_edges)
+
+
 class NeighbourEmbedding(nn.Module):
     """First features of the atoms, from their element and those of their neighbours (equations 3 and 4).
 
@@ -111,18 +141,16 @@ class NeighbourEmbedding(nn.Module):
         self,
         rows: Int[Tensor, " atoms"],
         edges: Int[Tensor, "2 edges"],
-        radial: Float[Tensor, "edges basis"],
-        decay: Float[Tensor, "edges 1"],
+        pairs: Pairs,
     ) -> Scalars:
         """(atoms, channels).
 
         Args:
             rows: elements of the atoms.
             edges: centre, neighbour.
-            radial: radial functions.
-            decay: the envelope.
+            pairs: what depends on distances only.
         """
-        radial = torch.cat([radial * decay, decay], dim=1)
+        radial = pairs.to_edges(torch.cat([pairs.radial * pairs.decay, pairs.decay], dim=1))
         weight = torch.cat([self.filter.weight, self.filter.bias[:, None]], dim=1)
         kinds = rows.index_select(0, edges[1])
         if self.n_species <= FEW:  # neighbours of one element differ only in radial functions, which are fewer
@@ -136,7 +164,7 @@ class NeighbourEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """One round of attention with its updates (equations 5 to 11).
+    """One round of attention with its updates.
 
     Args:
         channels: features of an atom.
@@ -151,7 +179,7 @@ class Attention(nn.Module):
         self.channels, self.heads = channels, heads
         self.first, self.last = first, last
         values = 1 + (not last) + (not last and not first)  # scalars; from scalars to vectors; from vectors to vectors
-        self.norm = nn.LayerNorm(channels)
+        self.norm, self.activation = nn.LayerNorm(channels), SiLU()
         self.project = nn.Linear(channels, (2 + values) * channels)  # query, key, values
         self.filters = nn.Linear(radial_count, (1 + values) * channels)  # of key and values
         self.mix = None if first else nn.Linear(channels, (2 if last else 3) * channels, bias=False)
@@ -165,9 +193,7 @@ class Attention(nn.Module):
         scalars: Scalars,
         vectors: Vectors | None,
         edges: Int[Tensor, "2 edges"],
-        radial: Float[Tensor, "edges basis"],
-        decay: Float[Tensor, "edges 1"],
-        vector_decay: Float[Tensor, "edges 1"],
+        pairs: Pairs,
         directions: Float[Tensor, "edges 3"],
         own: Float[Tensor, "1 basis"],
     ) -> tuple[Scalars, Vectors | None]:
@@ -177,47 +203,46 @@ class Attention(nn.Module):
             scalars: features of the atoms.
             vectors: the same; none before the first round.
             edges: centre, neighbour.
-            radial: radial functions times the envelope.
-            decay: the envelope.
-            vector_decay: that of messages of vectors.
-            directions: unit vectors from centre to neighbour times ``vector_decay``.
+            pairs: what depends on distances only.
+            directions: unit vectors from centre to neighbour.
             own: radial functions at distance zero.
         """
         centre, neighbour = edges
         atoms = len(scalars)
         query, key, *values = self.project(self.norm(scalars)).split(self.channels, dim=1)
         if not self.first and not self.last:
-            values[2] = values[2][:, None] * vectors  # before it is copied to the edges, where it would be dearer
-        for_key, *filters = self._filters(radial)
+            values[2] = values[2] * vectors  # before it is copied to the edges, where it would be dearer
+        for_key, for_scalars, *for_vectors = self._filters(pairs.radial)
         own_key, *own_filters = self._filters(own)
 
-        weight = self._weight(query.index_select(0, centre) * key.index_select(0, neighbour) * for_key) * decay
-        message = self._weighted(values[0].index_select(0, neighbour) * filters[0], weight)
+        products = query.index_select(0, centre) * key.index_select(0, neighbour) * pairs.to_edges(for_key)
+        weight = self._weight(products) * pairs.to_edges(pairs.decay)
+        message = self._weighted(values[0].index_select(0, neighbour) * pairs.to_edges(for_scalars), weight)
         itself = self._weighted(values[0] * own_filters[0], self._weight(query * key * own_key))
         out = self.out(sum_over_edges(message, centre, atoms) + itself).split(self.channels, dim=1)
 
-        received = None
-        if not self.last:
-            from_scalars = values[1].index_select(0, neighbour) * filters[1]
-            arrows = from_scalars[:, None] * directions[:, :, None]
-            if not self.first:
-                arrows = arrows + values[2].index_select(0, neighbour) * (filters[2] * vector_decay)[:, None]
-            received = sum_over_edges(arrows, centre, atoms)
-        if self.first:
-            return scalars + out[0], received
-        u, v, *gated = self.mix(vectors).split(self.channels, dim=2)
-        scalars = scalars + out[0] + (u * v).sum(dim=1) * out[1]
+        scalars = scalars + out[0]
+        if vectors is not None and self.mix is not None:
+            u, v, *gated = self.mix(vectors).split(self.channels, dim=2)
+            scalars = scalars + (u * v).sum(dim=0) * out[1]
         if self.last:
             return scalars, None
-        return scalars, vectors + received + values[2] * own_filters[2] + gated[0] * out[2][:, None]
+        filters = [pairs.to_edges(part * pairs.vector_decay) for part in for_vectors]
+        received = directed_sums(values[1].index_select(0, neighbour) * filters[0], directions, centre, atoms)
+        if vectors is None:
+            return scalars, received
+        received = received + filtered_sums(values[2], filters[1][:, None], edges, VECTOR)
+        return scalars, vectors + received + values[2] * own_filters[2] + gated[0] * out[2]
 
     def _filters(self, radial: Float[Tensor, "edges basis"]) -> tuple[Float[Tensor, "edges channels"], ...]:
         """Factors of key and values by distance."""
-        return nn.functional.silu(self.filters(radial)).split(self.channels, dim=1)
+        filters: tuple[Tensor, ...] = self.activation(self.filters(radial)).split(self.channels, dim=1)
+        return filters
 
     def _weight(self, products: Float[Tensor, "edges channels"]) -> Float[Tensor, "edges heads"]:
         """Attention weights from products of query, key and filter, without the decay."""
-        return nn.functional.silu(products.unflatten(1, (self.heads, -1)).sum(dim=2))
+        weight: Tensor = self.activation(products.unflatten(1, (self.heads, -1)).sum(dim=2))
+        return weight
 
     def _weighted(
         self, values: Float[Tensor, "edges channels"], weight: Float[Tensor, "edges heads"]
@@ -240,9 +265,9 @@ class GatedReadout(nn.Module):
         self.epsilon = epsilon
         self.block = GatedEquivariant(channels, half, epsilon)
         self.normed = nn.Linear(half, half, bias=False)
-        self.final = nn.Sequential(nn.Linear(2 * half, half), nn.SiLU(), nn.Linear(half, 1))
+        self.final = nn.Sequential(nn.Linear(2 * half, half), SiLU(), nn.Linear(half, 1))
 
-    def forward(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 1"]:
+    def forward(self, scalars: Scalars, vectors: Float[Tensor, "atoms 3 channels"]) -> Float[Tensor, "atoms 1"]:
         scalars, vectors = self.block(scalars, vectors)
         norms = smooth_norm(self.normed(vectors), self.epsilon)
         numbers: Tensor = self.final(torch.cat([scalars, norms], dim=1))
@@ -282,17 +307,24 @@ class TorchMDET(nn.Module):
         """(atoms,) eV."""
         graph = trimmed(graph, self.cutoff)
         distances, edges = graph.distances, graph.edges
-        radial, decay = self._radial(distances)
+        directions = graph.vectors / distances[:, None]
+        pairs = self._pairs(graph)
         own, _ = self._radial(distances.new_zeros(1))  # an atom attends to itself, which has no direction
-        vector_decay = decay if self.config.vector_cutoff else (distances < self.cutoff).to(decay)[:, None]
-        directions = graph.vectors * (vector_decay / distances[:, None])
-        scalars = self.embedding(self.rows(graph.species), edges, radial, decay)
+        scalars = self.embedding(self.rows(graph.species), edges, pairs)
         vectors = None
         for attention in self.attention:
-            scalars, vectors = attention(scalars, vectors, edges, radial, decay, vector_decay, directions, own)
+            scalars, vectors = attention(scalars, vectors, edges, pairs, directions, own)
         scalars = self.norm(scalars)
-        numbers = self.readout(scalars) if vectors is None else self.readout(scalars, vectors)
+        numbers = self.readout(scalars) if vectors is None else self.readout(scalars, vectors.transpose(0, 1))
         return self.unit(numbers.squeeze(1))
+
+    def _pairs(self, graph: AtomGraph) -> Pairs:
+        """What depends on distances only."""
+        first, of_edges = undirected(graph) or (None, None)
+        distances = graph.distances if first is None else graph.distances.index_select(0, first)
+        radial, decay = self._radial(distances)
+        vector_decay = decay if self.config.vector_cutoff else (distances < self.cutoff).to(decay)[:, None]
+        return Pairs(radial, decay, vector_decay, of_edges)
 
     def _radial(
         self, distances: Float[Tensor, " edges"]
@@ -306,7 +338,7 @@ def _scalar_readout(config: Config) -> nn.Sequential:
     """Numbers of the atoms from scalars: so many hidden layers, then one number."""
     width = config.readout_channels or config.channels // 2
     sizes = [config.channels] + [width] * config.readout_layers
-    hidden = [part for a, b in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(a, b), nn.SiLU())]
+    hidden = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), SiLU())]
     return nn.Sequential(*hidden, nn.Linear(width, 1))
 
 
