@@ -11,6 +11,7 @@ import types
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import torch
 from ase.neighborlist import neighbor_list
 
@@ -61,18 +62,26 @@ def frames(vectors: torch.Tensor) -> torch.Tensor:
 
 
 class Graph:
-    """One structure as these networks want it."""
+    """Structures as these networks want them."""
 
-    def __init__(self, atoms: ase.Atoms) -> None:
-        centre, neighbour, shifts = neighbor_list("ijS", atoms, CUTOFF)
-        self.pos = torch.tensor(atoms.positions)
-        self.cell = torch.tensor(atoms.cell.array)[None]
-        self.atomic_numbers = torch.tensor(atoms.numbers)
-        self.natoms = torch.tensor([len(atoms)])
-        self.batch = torch.zeros(len(atoms), dtype=torch.int64)
-        self.edge_index = torch.tensor([neighbour.tolist(), centre.tolist()])
-        self.cell_offsets = torch.tensor(shifts)
-        self.neighbors = torch.tensor([len(centre)])
+    def __init__(self, frames: list[ase.Atoms]) -> None:
+        lists = [neighbor_list("ijS", atoms, CUTOFF) for atoms in frames]
+        counts = torch.tensor([len(atoms) for atoms in frames])
+        start = (counts.cumsum(0) - counts).tolist()
+
+        def joined(parts: list, kind: torch.dtype) -> torch.Tensor:
+            return torch.tensor(np.concatenate(parts), dtype=kind)
+
+        numbers = torch.get_default_dtype()
+        self.pos = joined([atoms.positions for atoms in frames], numbers)
+        self.cell = joined([atoms.cell.array[None] for atoms in frames], numbers)
+        self.atomic_numbers = joined([atoms.numbers for atoms in frames], torch.int64)
+        self.natoms = counts
+        self.batch = torch.repeat_interleave(torch.arange(len(frames)), counts)
+        ends = [joined([one[end] + s for one, s in zip(lists, start, strict=True)], torch.int64) for end in (1, 0)]
+        self.edge_index = torch.stack(ends)
+        self.cell_offsets = joined([one[2] for one in lists], torch.int64)
+        self.neighbors = torch.tensor([len(one[0]) for one in lists])
 
 
 class Equiformer(torch.nn.Module):
@@ -119,7 +128,7 @@ def main(structures: str, result: str = "") -> None:
         model = build(name)
         predictions = []
         for atoms in ase.io.read(structures, index=":"):
-            data = Graph(atoms)
+            data = Graph([atoms])
             torch.manual_seed(1)  # of random frames
             with torch.no_grad():
                 predictions.append({key: value.tolist() for key, value in model(data).items()})
