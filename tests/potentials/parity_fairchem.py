@@ -1,5 +1,7 @@
-"""Energies and forces of fairchem's eSCN and Equiformer v2 with random weights. Run by the interpreter of an environment
-with fairchem-core 1.10.0 (without its dependencies), torch, e3nn, torch-geometric and ase.
+"""Energies and forces of fairchem's eSCN and Equiformer v2 with random weights.
+
+Run by the interpreter of an environment with fairchem-core 1.10.0 (without its dependencies), torch, e3nn,
+torch-geometric and ase.
 
 Usage: ``python parity_fairchem.py STRUCTURES.xyz RESULT.json``, or ``python parity_fairchem.py count`` for the number
 of parameters of the published Equiformer v2 of 31 million

@@ -50,7 +50,12 @@ SETTINGS = {
     "frozen": {"potential": {"kind": "morse", "cutoff": 4.0}},
     "escn": {"hidden": 8, "edge_channels": 8, "layers": 3, "mmax": 1},
     "equiformer_v2": {
-        "hidden": 4, "edge_channels": 8, "attention_heads": 2, "alpha_channels": 4, "value_channels": 4, "feed_forward": 8
+        "hidden": 4,
+        "edge_channels": 8,
+        "attention_heads": 2,
+        "alpha_channels": 4,
+        "value_channels": 4,
+        "feed_forward": 8,
     },
     "zbl": {"fraction": 1.0, "unseen_fraction": 1.0},
     "eam_table": {"file": _table({"kind": "eam", "cutoff": 4.0}, "potential.eam.fs")},

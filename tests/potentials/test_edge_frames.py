@@ -162,6 +162,6 @@ def test_an_old_or_missing_e3nn_is_explained(version, monkeypatch):
         monkeypatch.setitem(sys.modules, "e3nn", None)
     else:
         monkeypatch.setattr(sys.modules["e3nn"], "__version__", version)
-    with pytest.raises(UserError, match="needs e3nn 0.5 or later.*install") as caught:
+    with pytest.raises(UserError, match=r"needs e3nn 0\.5 or later.*install") as caught:
         SphereGrid(2, 2, None, normalization="integral")
     assert "\n" not in str(caught.value)

@@ -136,7 +136,7 @@ def test_the_published_network_has_its_31_million_parameters(foreign_python):
     assert sum(parameter.numel() for parameter in ours.parameters()) == published - energy - forces
 
 
-def equiformer_weights(theirs, sizes, known):
+def equiformer_weights(theirs, sizes, known):  # noqa: PLR0915
     """Weights of fairchem's Equiformer v2 under our names, those that cannot matter left out."""
     rows, gate = list(known.species), bool(sizes.get("use_gate_act"))
     lmax, mmax, values = sizes["lmax_list"][0], sizes["mmax_list"][0], sizes["num_heads"] * sizes["attn_value_channels"]
@@ -212,7 +212,7 @@ def equiformer_weights(theirs, sizes, known):
     return weights
 
 
-def escn_weights(theirs, sizes, known):
+def escn_weights(theirs, sizes, known):  # noqa: PLR0912
     """Weights of fairchem's eSCN under our names, those that meet the zeros of the first layer left out."""
     rows, channels, hidden = list(known.species), sizes["sphere_channels"], sizes["hidden_channels"]
     weights = {"embedding.weight": theirs["sphere_embedding.weight"][rows]}
@@ -232,7 +232,9 @@ def escn_weights(theirs, sizes, known):
         weights[f"{convolution}.zero.weight"] = torch.cat(
             [theirs[f"{which}.fc2_m0.weight"] for which in (source, target)], dim=1
         )
-        factors = {part: [theirs[f"{which}.fc1_dist0.{part}"] for which in (source, target)] for part in ("weight", "bias")}
+        factors = {
+            part: [theirs[f"{which}.fc1_dist0.{part}"] for which in (source, target)] for part in ("weight", "bias")
+        }
         for m in range(1, 1 if layer == 0 else sizes["mmax_list"][0] + 1):
             orders = [f"{which}.so2_conv.{m - 1}" for which in (source, target)]
             for mine, order in zip(("from_neighbour", "from_centre"), orders, strict=True):

@@ -148,7 +148,9 @@ class EdgeFrames(FixedTables):
         # half a turn about z takes edges below the equator above it
         x, y = torch.where(below, -x, x), torch.where(below, -y, y)
         p, q = 0.5 * (1 + y), 0.5 * (1 - y)
-        decays = torch.stack([a * b for a, b in zip(_powers(p, self.lmax)[::-1], _powers(q, self.lmax), strict=True)], 1)
+        decays = torch.stack(
+            [a * b for a, b in zip(_powers(p, self.lmax)[::-1], _powers(q, self.lmax), strict=True)], 1
+        )
         real, imaginary = [torch.ones_like(x)], [torch.zeros_like(x)]
         first_real, first_imaginary = z / (1 + y), x / (1 + y)
         for _ in range(self.highest):

@@ -73,7 +73,9 @@ class SphereGrid(FixedTables):
             torch.set_default_dtype(usual)
         to_grid = torch.einsum("mbi,am->bai", there.shb, there.sha).flatten(0, 1)
         from_grid = torch.einsum("am,mbi->bai", back.sha, back.shb).flatten(0, 1)
-        by_degree = [(degree, m) for degree in range(lmax + 1) for m in range(-min(degree, mmax), min(degree, mmax) + 1)]
+        by_degree = [
+            (degree, m) for degree in range(lmax + 1) for m in range(-min(degree, mmax), min(degree, mmax) + 1)
+        ]
         rows = order_rows(lmax, mmax) if by_order else by_degree
         places = [degree * degree + degree + m for degree, m in rows]
         scale = torch.ones(len(rows), dtype=torch.float64)
@@ -96,9 +98,7 @@ def lost_orders(degree: int, mmax: int) -> float:
     return math.sqrt((2 * degree + 1) / (2 * min(degree, mmax) + 1))
 
 
-def activated_on_grid(
-    parts: Parts, grid: SphereGrid, scalars: Float[Tensor, "edges channels"] | None = None
-) -> Parts:
+def activated_on_grid(parts: Parts, grid: SphereGrid, scalars: Float[Tensor, "edges channels"] | None = None) -> Parts:
     """SiLU on a grid in the frame of each edge.
 
     Args:
@@ -111,6 +111,3 @@ def activated_on_grid(
     if scalars is not None:
         found[0] = torch.cat([silu(scalars)[:, None, None], found[0][:, :, 1:]], dim=2)
     return found
-
-
-

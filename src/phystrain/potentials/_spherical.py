@@ -45,14 +45,19 @@ class SphericalConfig(NetworkConfig):
         " images have different energies",
     )
     grid_resolution: int | None = Field(
-        None, ge=4, multiple_of=2, description="latitudes and longitudes of that grid; if not given, the fewest possible"
+        None,
+        ge=4,
+        multiple_of=2,
+        description="latitudes and longitudes of that grid; if not given, the fewest possible",
     )
     basis_width: float = Field(1.0, gt=0, description="width of Gaussian radial functions in units of their spacing")
     smooth_cutoff: bool = Field(
         True, description="messages decay to zero at the cut-off; false: they end abruptly there, as published"
     )
     max_neighbours: int | None = Field(
-        None, ge=1, description="only that many nearest neighbours count, as published; forces then jump: for comparison"
+        None,
+        ge=1,
+        description="only that many nearest neighbours count, as published; forces then jump: for comparison",
     )
 
     @model_validator(mode="after")

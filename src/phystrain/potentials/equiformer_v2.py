@@ -174,7 +174,9 @@ class Attention(nn.Module):
         self.query = nn.Parameter(torch.empty(heads, config.alpha_channels))
         nn.init.uniform_(self.query, -(config.alpha_channels**-0.5), config.alpha_channels**-0.5)
         self.values = config.value_channels
-        self.out = DegreeLinear(degrees[1], values, outputs) if degrees[0] == 0 else nn.Linear(values, outputs, bias=False)
+        self.out = (
+            DegreeLinear(degrees[1], values, outputs) if degrees[0] == 0 else nn.Linear(values, outputs, bias=False)
+        )
         self.scale = [lost_orders(degree, config.mmax) for degree in range(degrees[0], degrees[1] + 1)]
 
     def forward(self, x: Coefficients, geometry: EdgeGeometry) -> Float[Tensor, "atoms _ outputs"]:
