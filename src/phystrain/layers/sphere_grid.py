@@ -64,9 +64,13 @@ class SphereGrid(FixedTables):
         o3 = e3nn_o3()
         longitudes = 2 * (mmax + 1) + 1 if mmax == lmax else 2 * mmax + 1
         size = (resolution, resolution) if resolution else (2 * (lmax + 1), longitudes)
-        double = {"dtype": torch.float64}
-        there = o3.ToS2Grid(lmax, size, normalization=normalization, **double)
-        back = o3.FromS2Grid(size, lmax, normalization=normalization, **double)
+        usual = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)  # its argument of that name does not reach everything
+        try:
+            there = o3.ToS2Grid(lmax, size, normalization=normalization)
+            back = o3.FromS2Grid(size, lmax, normalization=normalization)
+        finally:
+            torch.set_default_dtype(usual)
         to_grid = torch.einsum("mbi,am->bai", there.shb, there.sha).flatten(0, 1)
         from_grid = torch.einsum("am,mbi->bai", back.sha, back.shb).flatten(0, 1)
         by_degree = [

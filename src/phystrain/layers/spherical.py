@@ -29,7 +29,7 @@ class DegreeLinear(nn.Module):
         self.register_buffer("degree", degrees_of(lmax), persistent=False)
         self.weight = nn.Parameter(torch.empty(lmax + 1, inputs, outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        nn.init.uniform_(self.weight, -1 / math.sqrt(inputs), 1 / math.sqrt(inputs))
+        nn.init.uniform_(self.weight, -math.sqrt(3 / inputs), math.sqrt(3 / inputs))  # keeps variances
 
     def forward(self, x: Float[Tensor, "atoms coefficients _"]) -> Float[Tensor, "atoms coefficients _"]:
         weight = self.weight.index_select(0, self.degree)
@@ -81,6 +81,11 @@ class GatedFeedForward(nn.Module):
         self.second = DegreeLinear(lmax, hidden, outputs)
         if self.gates is not None:
             nn.init.zeros_(self.gates.bias)
+
+    @property
+    def last(self) -> DegreeLinear:
+        """The map that the result comes from."""
+        return self.second
 
     def forward(self, x: Coefficients) -> Coefficients:
         x = x[:, : (self.lmax + 1) ** 2]

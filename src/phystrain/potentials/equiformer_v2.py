@@ -10,7 +10,9 @@ What differs from the published network by default, and how to have the publishe
 * Frames of the edges follow from their directions, with all derivatives; published ones are random at each pass and
   carry no derivative (see :mod:`phystrain.layers.edge_frames`).
 * ``activation: gate`` (an option of the published code) is exactly equivariant. ``activation: grid`` is the published
-  S2 activation, approximately equivariant: {MEASURED}
+  S2 activation, approximately equivariant: over rotations of a
+  molecule, forces of three layers at random weights vary by 4e-4 (``lmax: 2``, ``mmax: 1``) and 2e-4 (4, 2) of their
+  root mean square on the fewest points, by 1e-8 and 6e-8 with ``grid_resolution: 18``.
 * Energies of mirror images agree exactly; ``chiral: true`` has the published weights, with which they do not.
 * Messages decay smoothly to zero at the cut-off, in the attention weights too (see
   :func:`phystrain.layers.edge_attention.edge_softmax`); ``smooth_cutoff: false`` ends them abruptly.
