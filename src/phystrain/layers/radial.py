@@ -20,7 +20,7 @@ product with one takes a hundred times longer: SchNet's training step took twice
 
 
 class Gaussian(nn.Module):
-    """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced from 0 to the cut-off, by ``d`` unless said otherwise.
+    """``exp(-(r - r_k)^2 / (2 d^2))``, centres ``r_k`` evenly spaced from 0 to the cut-off, by ``d`` as a rule.
 
     Schütt et al. 2017, arXiv:1706.08566, section 4.2.
 
