@@ -48,6 +48,7 @@ def _table(settings, name):
 SETTINGS = {
     "sum": {"terms": {"one": {"kind": "morse", "cutoff": 4.0}, "other": {"kind": "reference_energy"}}},
     "frozen": {"potential": {"kind": "morse", "cutoff": 4.0}},
+    "spinconv": {"hidden": 16},
     "zbl": {"fraction": 1.0, "unseen_fraction": 1.0},
     "eam_table": {"file": _table({"kind": "eam", "cutoff": 4.0}, "potential.eam.fs")},
     "pair_table": {"file": _table({"kind": "morse", "cutoff": 4.0}, "potential.table")},
