@@ -14,7 +14,9 @@ the envelope. Filters are even in the angle, so that mirror images have one ener
 over five random frames; here the direction of every neighbour is a pole, and the force is the sum of what is found
 there, along these directions. Neighbours are never cut off by number (published: 40).
 
-What that costs: details finer than ``degree`` and ``order``, and, of the mean, what is beyond second order.
+What that costs: details finer than ``degree`` and ``order``, and, of the mean, what is beyond second order. What it
+brings: at the small preset the forces of a turned molecule differ from the turned forces by 1e-14, on a grid of 16 by
+12 points by 3 %, and a training step takes a sixth of the time (``benchmarks/networks/spinconv.py``).
 """
 
 import math
