@@ -10,7 +10,9 @@ coordinates of space. They are the function at the pole, its gradient and its se
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import combinations_with_replacement
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -89,27 +91,32 @@ class PolarFrame(nn.Module):
         degree: largest degree l.
         order: largest order m about the pole, at most :data:`HIGHEST_ORDER`.
 
-    Attributes:
-        sizes: number of components about the pole, by degree and then by order.
     """
 
     def __init__(self, degree: int, order: int) -> None:
         super().__init__()
         assert order <= HIGHEST_ORDER, "orders above two are not written in the coordinates of space"
         self.degree = degree
-        self.sizes = [[1, 3, 6][: min(l, order) + 1] for l in range(degree + 1)]  # noqa: E741
+        self.order = min(order, degree)
         for l, basis in enumerate(harmonics(degree)):  # noqa: E741
             self._keep(f"value{l}", l, basis)
             if l >= 1 and order >= 1:
-                self._keep(f"slope{l}", l - 1, [_derivative(one, axis) for one in basis for axis in range(3)])
+                self._keep(f"slope{l}", l - 1, [_derivative(one, axis) for axis in range(3) for one in basis])
             if l >= 2 and order >= 2:
-                pairs = [_derivative(_derivative(one, i), j) for one in basis for i, j in _SYMMETRIC]
+                pairs = [_derivative(_derivative(one, i), j) for i, j in _SYMMETRIC for one in basis]
                 self._keep(f"bend{l}", l - 2, pairs)
-        # monomials of each degree from those of the degree below
-        for l in range(1, degree + 1):  # noqa: E741
-            lower, axes = _descent(l)
-            self.register_buffer(f"lower{l}", lower, persistent=False)
-            self.register_buffer(f"axis{l}", axes, persistent=False)
+            if l:  # monomials of each degree from those of the degree below
+                lower, axes = _descent(l)
+                self.register_buffer(f"lower{l}", lower, persistent=False)
+                self.register_buffer(f"axis{l}", axes, persistent=False)
+
+    @staticmethod
+    def sizes(degree: int, order: int) -> list[tuple[int, int]]:
+        """Components and degrees of each order.
+
+        The map's rows are order by order, in an order component by component, in a component by degree.
+        """
+        return [((1, 3, 6)[m], degree + 1 - m) for m in range(min(order, degree) + 1)]
 
     def _keep(self, name: str, degree: int, polynomials: list[Polynomial]) -> None:
         """Store polynomials of one degree as the columns of a matrix over the monomials of that degree."""
@@ -118,55 +125,69 @@ class PolarFrame(nn.Module):
         for column, polynomial in enumerate(polynomials):
             for powers, value in polynomial.items():
                 matrix[place[powers], column] = value
-        self.register_buffer(name, matrix.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer(name, matrix, persistent=False)
 
-    def _monomials_of(self, directions: Float[Tensor, "edges 3"]) -> list[Tensor]:
-        found = [torch.ones_like(directions[:, :1])]
-        for l in range(1, self.degree + 1):  # noqa: E741
-            lower, axes = self.get_buffer(f"lower{l}"), self.get_buffer(f"axis{l}")
-            found.append(found[-1].index_select(1, lower) * directions.index_select(1, axes))
-        return found
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Follow to another device, but keep the constants in float64: a cast there and back would round them."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
-    def forward(self, directions: Float[Tensor, "edges 3"]) -> tuple[Float[Tensor, "edges harmonics"], list[Tensor]]:
-        """Harmonics of the directions, and for each degree the map to components about them.
+    def _polynomials(self, name: str, monomials: Tensor) -> Tensor:
+        return monomials @ self.get_buffer(name).to(monomials)
+
+    def forward(
+        self, directions: Float[Tensor, "edges 3"]
+    ) -> tuple[Float[Tensor, "edges harmonics"], Float[Tensor, "edges rows harmonics"]]:
+        """Harmonics of the directions, and the map to components about them.
 
         Args:
             directions: (edges, 3) unit vectors.
 
         Returns:
-            (edges, (degree + 1)²), and for each degree l (edges, 2 l + 1, components): one column of order 0, three of
-            order 1, six of order 2. The squares of the columns of an order add up to those of cosine and sine.
+            (edges, (degree + 1)²) and (edges, rows, (degree + 1)²), its rows as :meth:`sizes` tells. The squares of
+            the components of an order add up to those of cosine and sine in any frame.
         """
-        monomials = self._monomials_of(directions)
-        values, maps = [], []
+        monomials = torch.ones_like(directions[:, :1])
+        before = [monomials]
+        values: list[Tensor] = []
+        blocks: list[list[Tensor]] = [[] for _ in range(self.order + 1)]
         for l in range(self.degree + 1):  # noqa: E741
-            value = monomials[l] @ self.get_buffer(f"value{l}")
-            columns = [value[:, :, None] / math.sqrt(2 * l + 1)]
-            if len(self.sizes[l]) > 1:
-                slope = (monomials[l - 1] @ self.get_buffer(f"slope{l}")).unflatten(1, (2 * l + 1, 3))
-                across = slope - l * value[:, :, None] * directions[:, None]  # Euler: u . grad Y = l Y
-                columns.append(across * math.sqrt(2 / (l * (l + 1) * (2 * l + 1))))
-            if len(self.sizes[l]) > 2:
-                bend = (monomials[l - 2] @ self.get_buffer(f"bend{l}")).unflatten(1, (2 * l + 1, 6))
-                factor = math.sqrt(4 / ((l - 1) * l * (l + 1) * (l + 2) * (2 * l + 1)))
-                columns.append(_across(bend, slope, value, directions, l) * factor)
+            if l:
+                lower, axes = self.get_buffer(f"lower{l}"), self.get_buffer(f"axis{l}")
+                before.append(before[-1].index_select(1, lower) * directions.index_select(1, axes))
+            value = self._polynomials(f"value{l}", before[l])
             values.append(value)
-            maps.append(torch.cat(columns, dim=2))
-        return torch.cat(values, dim=1), maps
+            blocks[0].append(value[:, None] / math.sqrt(2 * l + 1))
+            if l >= 1 and len(blocks) > 1:
+                slope = self._polynomials(f"slope{l}", before[l - 1]).unflatten(1, (3, 2 * l + 1))
+                across = slope - l * value[:, None] * directions[:, :, None]  # Euler: u . grad Y = l Y
+                blocks[1].append(across * math.sqrt(2 / (l * (l + 1) * (2 * l + 1))))
+            if l >= 2 and len(blocks) > 2:
+                bend = self._polynomials(f"bend{l}", before[l - 2]).unflatten(1, (6, 2 * l + 1))
+                factor = math.sqrt(4 / ((l - 1) * l * (l + 1) * (l + 2) * (2 * l + 1)))
+                blocks[2].append(_across(bend, slope, value, directions, l) * factor)
+        # one matrix for all degrees: its zeros cost less than products of many small ones
+        rows = [self._spread(block, m) for m, block in enumerate(blocks)]
+        return torch.cat(values, dim=1), torch.cat(rows, dim=1)
+
+    def _spread(self, block: list[Tensor], order: int) -> Tensor:
+        """(edges, components x degrees, harmonics) of (edges, components, 2 l + 1) for each degree from ``order``."""
+        total = (self.degree + 1) ** 2
+        padded = [nn.functional.pad(part, (l * l, total - (l + 1) ** 2)) for l, part in enumerate(block, start=order)]  # noqa: E741
+        return torch.stack(padded, dim=2).flatten(1, 2)
 
 
 def _across(bend: Tensor, slope: Tensor, value: Tensor, directions: Tensor, degree: int) -> Tensor:
-    """Second derivatives in the plane across the directions, their trace taken away: (edges, 2 l + 1, 6).
+    """Second derivatives in the plane across the directions, their trace taken away: (edges, 6, 2 l + 1).
 
     With P = 1 - u u, H the second derivatives and Euler's H u = (l - 1) grad Y, u H u = l (l - 1) Y. The trace of P H P
     is -l (l - 1) Y because that of H is zero. Off-diagonal components are multiplied by sqrt(2) to give squares right.
     """
     first = torch.tensor([i for i, _ in _SYMMETRIC], device=directions.device)
     second = torch.tensor([j for _, j in _SYMMETRIC], device=directions.device)
-    same = (first == second).to(directions)
-    u_first, u_second = directions.index_select(1, first)[:, None], directions.index_select(1, second)[:, None]
-    mixed = u_first * slope.index_select(2, second) + u_second * slope.index_select(2, first)
-    twice = (degree * (degree - 1)) * value[:, :, None]
+    same = (first == second).to(directions)[:, None]
+    u_first, u_second = (directions.index_select(1, one)[:, :, None] for one in (first, second))
+    mixed = u_first * slope.index_select(1, second) + u_second * slope.index_select(1, first)
+    twice = (degree * (degree - 1)) * value[:, None]
     tangent = bend - (degree - 1) * mixed + twice * (u_first * u_second)
     flat = tangent + twice / 2 * (same - u_first * u_second)
     return flat * (same + math.sqrt(2) * (1 - same))
@@ -201,23 +222,27 @@ class SpinConvolution(nn.Module):
     Args:
         channels: features of a message.
         hidden: features that come out.
-        degree, order: of the harmonics.
+        sizes: components and degrees of each order (:meth:`PolarFrame.sizes`).
         groups: of the normalisation that follows.
         epsilon: added to the variance that the normalisation divides by.
     """
 
-    def __init__(self, channels: int, hidden: int, *, degree: int, order: int, groups: int, epsilon: float) -> None:
+    def __init__(
+        self, channels: int, hidden: int, *, sizes: list[tuple[int, int]], groups: int, epsilon: float
+    ) -> None:
         super().__init__()
-        self.filters = nn.ModuleList(
-            nn.Linear(channels * (degree + 1 - m), hidden, bias=m == 0) for m in range(min(order, degree) + 1)
-        )
+        self.sizes = sizes
+        linears = [nn.Linear(channels * degrees, hidden, bias=order == 0) for order, (_, degrees) in enumerate(sizes)]
+        for linear in linears:
+            nn.init.normal_(linear.weight, std=1 / math.sqrt(linear.in_features))
+        self.filters = nn.ModuleList(linears)
         self.norm = nn.GroupNorm(groups, hidden, eps=epsilon)
 
     def forward(
         self,
         messages: Float[Tensor, "edges channels"],
         values: Float[Tensor, "edges harmonics"],
-        maps: list[Tensor],
+        maps: Float[Tensor, "edges rows harmonics"],
         at: Int[Tensor, " edges"],
         centre: Int[Tensor, " edges"],
         n_atoms: int,
@@ -231,23 +256,18 @@ class SpinConvolution(nn.Module):
             centre: the atom at which each message arrives.
             n_atoms: number of atoms.
         """
-        sphere = sum_over_edges(messages[:, :, None] * values[:, None], centre, n_atoms)
-        seen = sphere.index_select(0, at).split([part.shape[1] for part in maps], dim=2)
-        turned = [one @ part for one, part in zip(seen, maps, strict=True)]
-        middle: Tensor | None = None
-        variance: Tensor | None = None
-        start = 0
-        for m, linear in enumerate(self.filters):
-            width = (1, 3, 6)[m]
-            parts = [one[:, :, start : start + width] for one in turned[m:]]
-            response = linear(torch.cat(parts, dim=1).transpose(1, 2))
-            if m == 0:
-                middle = response.squeeze(1)
-            else:
-                power = 0.5 * response.square().sum(dim=1)  # the mean of cos² over all turns is a half
-                variance = power if variance is None else variance + power
-            start += width
-        assert middle is not None
-        pooled = nn.functional.silu(middle) if variance is None else mean_silu(middle, variance)
+        sphere = sum_over_edges(values[:, :, None] * messages[:, None], centre, n_atoms)
+        seen = maps @ sphere.index_select(0, at)
+        orders = seen.split([components * degrees for components, degrees in self.sizes], dim=1)
+        responses = [
+            linear(part.unflatten(1, size).flatten(2))
+            for linear, part, size in zip(self.filters, orders, self.sizes, strict=True)
+        ]
+        middle = responses[0].squeeze(1)
+        if len(responses) == 1:
+            pooled = nn.functional.silu(middle)
+        else:  # the mean of cos² over all turns is a half
+            variance = 0.5 * torch.stack([part.square().sum(dim=1) for part in responses[1:]]).sum(dim=0)
+            pooled = mean_silu(middle, variance)
         normed: Tensor = self.norm(pooled)
         return normed

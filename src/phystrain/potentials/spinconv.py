@@ -14,7 +14,9 @@ the envelope. Filters are even in the angle, so that mirror images have one ener
 over five random frames; here the direction of every neighbour is a pole, and the force is the sum of what is found
 there, along these directions. Neighbours are never cut off by number (published: 40).
 
-What that costs: details finer than ``degree`` and ``order``, and, of the mean, what is beyond second order.
+What that costs: details finer than ``degree`` and ``order``, and, of the mean, what is beyond second order. What it
+brings: at the small preset the forces of a turned molecule differ from the turned forces by 1e-14, on a grid of 16 by
+12 points by 3 %, and a training step takes a sixth of the time (``benchmarks/networks/spinconv.py``).
 """
 
 import math
@@ -36,6 +38,9 @@ from phystrain.statistics import Statistics
 
 PER_GROUP = 8
 """Channels to a group of the normalisation, as published."""
+
+GAIN = 1.7
+"""By what SiLU shortens a number of size one: layers after it start larger, so that messages keep their size."""
 
 SPREAD = 2.0
 """Distances are scaled by a factor between one over this and this, for each pair of elements, as published."""
@@ -89,6 +94,13 @@ class Config(NetworkConfig):
         return (DirectSpinConv if self.head == "direct" else SpinConv)(self, statistics)
 
 
+def started(linear: nn.Linear, gain: float = 1.0) -> nn.Linear:
+    """The layer with weights that make numbers of size ``gain`` of numbers of size one."""
+    nn.init.normal_(linear.weight, std=gain / math.sqrt(linear.in_features))
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
 class Mixture(nn.Module):
     """A perceptron whose second layer is a mixture that two elements weigh (figure 3 of the paper, embedding block).
 
@@ -104,9 +116,9 @@ class Mixture(nn.Module):
         self.sender = nn.Embedding(kinds, config.embedding)
         self.receiver = nn.Embedding(kinds, config.embedding)
         self.choice = nn.Linear(2 * config.embedding, config.mixtures)
-        self.first = nn.Linear(inputs, config.hidden)
-        self.second = nn.Linear(config.hidden, config.mixtures * config.hidden)
-        self.last = nn.Linear(config.hidden, outputs)
+        self.first = started(nn.Linear(inputs, config.hidden))
+        self.second = started(nn.Linear(config.hidden, config.mixtures * config.hidden), GAIN)
+        self.last = started(nn.Linear(config.hidden, outputs), GAIN * math.sqrt(config.mixtures))  # a mean of as many
 
     def forward(self, features: Float[Tensor, "rows inputs"], pair: Int[Tensor, " rows"]) -> Tensor:
         """(rows, outputs).
@@ -140,12 +152,19 @@ class Distances(nn.Module):
         gaussian, count, cutoff = config.radial_basis == "gaussian", config.radial_count, config.cutoff
         self.basis = Gaussian(count, cutoff, config.radial_width) if gaussian else Bessel(count, cutoff)
         self.linear = nn.Linear(config.radial_count, config.hidden)
+        if gaussian:  # whose squares add up to that
+            nn.init.normal_(self.linear.weight, std=1 / math.sqrt(math.sqrt(math.pi) * config.radial_width))
 
     def forward(self, distances: Float[Tensor, " edges"], pair: Int[Tensor, " edges"]) -> Float[Tensor, "edges hidden"]:
         factor = torch.exp(math.log(SPREAD) * torch.tanh(self.scale / 2))
         scaled = factor.index_select(0, pair) * distances + self.offset.index_select(0, pair)
         features: Tensor = self.linear(self.basis(scaled))
         return features
+
+
+def perceptron(size: int) -> nn.Sequential:
+    """Two layers of as many features."""
+    return nn.Sequential(started(nn.Linear(size, size)), nn.SiLU(), started(nn.Linear(size, size), GAIN))
 
 
 class Edges:
@@ -155,18 +174,36 @@ class Edges:
         graph: the structures.
         pair: (edges,) pairs of elements.
         decay: (edges, 1) the envelope.
+        share: what messages are multiplied by when they are added at an atom.
         directions: (edges, 3) from centre to neighbour.
         lengths: (edges, hidden) features of the distances.
         frame: of harmonics.
     """
 
     def __init__(
-        self, graph: AtomGraph, pair: Tensor, decay: Tensor, directions: Tensor, lengths: Tensor, frame: PolarFrame
+        self,
+        graph: AtomGraph,
+        *,
+        pair: Tensor,
+        decay: Tensor,
+        share: Tensor,
+        directions: Tensor,
+        lengths: Tensor,
+        frame: PolarFrame,
     ) -> None:
         self.centre, self.neighbour = graph.edges
         self.atoms = graph.n_atoms
         self.pair, self.decay, self.directions, self.lengths = pair, decay, directions, lengths
+        self.root = share.sqrt()
         self.values, self.maps = frame(directions)
+
+    def around(
+        self, spin: SpinConvolution, messages: Float[Tensor, "edges channels"], at: Int[Tensor, " edges"]
+    ) -> Float[Tensor, "edges hidden"]:
+        """What each edge sees around one of its atoms."""
+        arriving = messages * (self.decay * self.root)
+        seen: Tensor = spin(arriving, self.values, self.maps, at, self.centre, self.atoms)
+        return seen
 
 
 class Round(nn.Module):
@@ -182,13 +219,12 @@ class Round(nn.Module):
         hidden = config.hidden
         self.spin = spin_convolution(config)
         self.first = Mixture(config, hidden, hidden, kinds)
-        self.lengths = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.lengths = perceptron(hidden)
         self.second = Mixture(config, hidden, config.channels, kinds)
 
     def forward(self, messages: Float[Tensor, "edges channels"], edges: Edges) -> Float[Tensor, "edges channels"]:
         """New messages; the edges look at the atom that sends, which is the neighbour."""
-        arriving = messages * edges.decay
-        seen = self.spin(arriving, edges.values, edges.maps, edges.neighbour, edges.centre, edges.atoms)
+        seen = edges.around(self.spin, messages, edges.neighbour)
         features = self.first(seen, edges.pair) + self.lengths(edges.lengths)
         made: Tensor = self.second(nn.functional.silu(features), edges.pair)
         return made
@@ -196,13 +232,9 @@ class Round(nn.Module):
 
 def spin_convolution(config: Config) -> SpinConvolution:
     """The spin convolution of these sizes."""
+    sizes = PolarFrame.sizes(config.degree, config.order)
     return SpinConvolution(
-        config.channels,
-        config.hidden,
-        degree=config.degree,
-        order=config.order,
-        groups=config.groups,
-        epsilon=config.norm_epsilon,
+        config.channels, config.hidden, sizes=sizes, groups=config.groups, epsilon=config.norm_epsilon
     )
 
 
@@ -226,10 +258,11 @@ class SpinConv(nn.Module):
         self.rows = SpeciesRows(statistics.species)
         self.frame = PolarFrame(config.degree, config.order)
         self.distances = Distances(config, self.kinds)
-        self.start = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU())
+        self.start = nn.Sequential(perceptron(hidden), nn.SiLU())
         self.begin = Mixture(config, hidden, config.channels, self.kinds)
         self.rounds = nn.ModuleList([Round(config, self.kinds) for _ in range(config.layers)])
         self.readout = Mixture(config, config.channels, 1, self.kinds)
+        started(self.readout.last)  # forces begin at about the size of those in the data
         self.unit = EnergyUnit(statistics)
         # the published divisor has the largest number of neighbours in place of the mean
         share = torch.tensor(1 / (statistics.neighbours / 2 + 1), dtype=torch.get_default_dtype())
@@ -257,7 +290,15 @@ class SpinConv(nn.Module):
         pair = rows.index_select(0, neighbour) * self.kinds + rows.index_select(0, centre)
         decay = envelope(self.config.envelope, distances, self.cutoff)[:, None]
         directions = graph.vectors / distances[:, None]
-        edges = Edges(graph, pair, decay, directions, self.distances(distances, pair), self.frame)
+        edges = Edges(
+            graph,
+            pair=pair,
+            decay=decay,
+            share=self.share,
+            directions=directions,
+            lengths=self.distances(distances, pair),
+            frame=self.frame,
+        )
         messages = self.begin(self.start(edges.lengths), pair)
         for number, make in enumerate(self.rounds):
             made = make(messages, edges)
@@ -282,8 +323,7 @@ class DirectSpinConv(SpinConv):
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
         messages, edges = self.messages(graph)
-        arriving = messages * edges.decay
-        seen = self.spin(arriving, edges.values, edges.maps, edges.centre, edges.centre, edges.atoms)
+        seen = edges.around(self.spin, messages, edges.centre)
         along = self.force_second(nn.functional.silu(self.force_first(seen, edges.pair)), edges.pair)
         forces = sum_over_edges(along * edges.decay * edges.directions, edges.centre, edges.atoms)
         return self.energies_of(graph, messages, edges), self.unit.scale * forces
