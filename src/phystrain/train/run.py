@@ -164,7 +164,7 @@ class Run:
         )
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(
-            f"stage {stage.name}: {settings['terms']['model']['kind']}, {count:,} parameters, "
+            f"stage {stage.name}: {_spoken(settings['terms']['model'])}, {count:,} parameters, "
             f"{len(train)} structures ({counts(train)}), {training.steps} steps"
         )
         with _noting_signals(stopped):
@@ -274,3 +274,9 @@ def _noting_signals(asked: list[int]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _spoken(settings: dict[str, Any]) -> str:
+    """A potential in a word or two, for the log."""
+    inner = settings.get("potential")
+    return f"{inner['kind']} ({settings['kind']})" if isinstance(inner, dict) else str(settings["kind"])
