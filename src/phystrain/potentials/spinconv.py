@@ -333,6 +333,7 @@ class DirectSpinConv(SpinConv):
         self.spin = spin_convolution(config)
         self.force_first = Mixture(config, config.hidden, config.hidden, self.kinds)
         self.force_second = Mixture(config, config.hidden, 1, self.kinds)
+        started(self.force_second.last)
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
