@@ -50,7 +50,7 @@ def test_counting_draws_no_weights_and_takes_no_time():
     for entry in potentials():
         assert entry.parameters or entry.obstacle
     assert torch.equal(torch.rand(3), expected), "numbers of the generator were used"
-    assert time.process_time() - began < 10
+    assert time.process_time() - began < 20
 
 
 def test_what_cannot_be_built_is_listed_with_the_reason(monkeypatch):

@@ -175,6 +175,20 @@ def test_direct_force_of_a_pair_lies_along_it():
     assert forces.abs().max() > 1e-3
 
 
+def test_a_limited_number_of_neighbours_is_warned_of_and_leaves_the_farther_out(caplog):
+    limited = made(max_neighbours=1)
+    assert "energies jump" in caplog.text
+    unlimited = made()
+    pairs = Atoms("H4", [[0, 0, 0], [0, 0, 1.0], [0, 0, 2.5], [0, 0, 3.6]])
+    apart = [Atoms("H2", [[0, 0, 0], [0, 0, length]]) for length in (1.0, 1.1)]
+    energy = [
+        evaluate(network, AtomGraph.from_ase(a, 4.0)).energy.sum()
+        for network, a in ((limited, pairs), (unlimited, apart), (unlimited, pairs))
+    ]
+    torch.testing.assert_close(energy[0], energy[1])
+    assert (energy[0] - energy[2]).abs() > 1e-6
+
+
 def test_preset_of_the_paper():
     config = registry.parse("potentials", {"kind": "spinconv", "preset": "piwsl"})
     assert (config.channels, config.hidden, config.layers, config.radial_count) == (32, 256, 3, 512)
