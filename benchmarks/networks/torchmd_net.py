@@ -3,8 +3,8 @@
 Usage: PYTHONPATH=src python -m benchmarks.networks.torchmd_net [--rounds 8] [--output FILE.json]
 
 Run it with an interpreter that has torchmd-net 3.1 and what phystrain needs. A step is energy, forces, a squared loss
-of both, its gradient and Adam, in float32. Both networks of a pair are timed in turn; what is printed are medians of the
-processor time, which other work on the machine disturbs less than the time on the wall. Neighbour lists are made
+of both, its gradient and Adam, in float32. Both networks of a pair are timed in turn; what is printed are medians of
+the processor time, which other work on the machine disturbs less than the time on the wall. Neighbour lists are made
 beforehand for ours; torchmd-net makes its own in each step, by a search that is a small part of it.
 """
 
