@@ -66,7 +66,7 @@ class Config(SphericalConfig):
             "layers": 3,
             "lmax": 2,
             "mmax": 1,
-            "hidden": 32,
+            "hidden": 24,
             "edge_channels": 32,
             "radial_count": 8,
         },
