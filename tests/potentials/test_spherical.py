@@ -162,8 +162,8 @@ def test_wrong_settings_are_refused(kind, more, message):
 
 
 PARAMETERS = {
-    "escn": {"small": 90593, "piwsl": 0},
-    "equiformer_v2": {"small": 103457, "piwsl": 30186881, "31M": 30186881},
+    "escn": {"small": 77217, "piwsl": 48021760},
+    "equiformer_v2": {"small": 71577, "piwsl": 30186881},
 }
 
 

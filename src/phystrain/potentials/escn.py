@@ -11,9 +11,9 @@ What differs from the published network by default, and how to have the publishe
   carry no derivative (see :mod:`phystrain.layers.edge_frames`).
 * ``activation: gate`` is exactly equivariant: degrees above zero are multiplied by sigmoids of scalars, in messages and
   on atoms, and the energy is read from the scalars. ``activation: grid`` is the published network, SiLU of values on a
-  grid of the sphere and outputs averaged over points, approximately equivariant: over
-  rotations of a molecule, forces of three layers at random weights vary by 8e-3 (``lmax: 2``, ``mmax: 1``) and 3e-2
-  (4, 2) of their root mean square as published, by 5e-5 and 7e-4 with ``grid_resolution: 18``, ``sphere_samples: 1024``.
+  grid of the sphere and outputs averaged over points, approximately equivariant: over rotations of a molecule, forces
+  of three layers at random weights vary by 8e-3 (``lmax: 2``, ``mmax: 1``) and 3e-2 (4, 2) of their root mean square
+  as published, by 5e-5 and 7e-4 with ``grid_resolution: 18`` and ``sphere_samples: 1024``.
 * Energies of mirror images agree exactly; ``chiral: true`` has the published weights, with which they do not.
 * Messages decay smoothly to zero at the cut-off (``smooth_cutoff: false`` ends them abruptly) and their sum is divided
   by the root of the mean number of neighbours.
@@ -66,7 +66,7 @@ class Config(SphericalConfig):
             "layers": 3,
             "lmax": 2,
             "mmax": 1,
-            "hidden": 32,
+            "hidden": 24,
             "edge_channels": 32,
             "radial_count": 8,
         },
