@@ -149,9 +149,6 @@ class CGCNN(nn.Module):
         layers = [nn.Sequential(nn.Linear(*pair), nn.SiLU()) for pair in pairwise(sizes)]
         self.readout = nn.Sequential(*layers, nn.Linear(hidden, 1))
         self.unit = EnergyUnit(statistics)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # with PyTorch's values, the first forces are next to nothing
-                nn.init.xavier_normal_(module.weight)
         number = _neighbours_within(config.cutoff, statistics) if config.aggregation == "scaled" else 1.0
         self.register_buffer("neighbours", torch.tensor(number, dtype=torch.get_default_dtype()))
         if config.max_neighbours:

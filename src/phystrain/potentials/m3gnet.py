@@ -278,9 +278,6 @@ class M3GNet(nn.Module):
         self.layers = nn.ModuleList([Layer(config, self.basis.count) for _ in range(config.layers)])
         self.readout = GatedNetwork([config.channels] * config.readout_layers + [1], activate=False)
         self.unit = EnergyUnit(statistics)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):  # with PyTorch's values, the first forces are next to nothing
-                nn.init.xavier_normal_(module.weight)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
