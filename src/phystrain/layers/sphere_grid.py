@@ -5,6 +5,7 @@ what a non-linearity makes of them: equivariance holds as far as the grid resolv
 """
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -61,18 +62,9 @@ class SphereGrid(FixedTables):
     ) -> None:
         super().__init__()
         self.lmax, self.mmax = lmax, mmax
-        o3 = e3nn_o3()
         longitudes = 2 * (mmax + 1) + 1 if mmax == lmax else 2 * mmax + 1
         size = (resolution, resolution) if resolution else (2 * (lmax + 1), longitudes)
-        usual = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float64)  # its argument of that name does not reach everything
-        try:
-            there = o3.ToS2Grid(lmax, size, normalization=normalization)
-            back = o3.FromS2Grid(size, lmax, normalization=normalization)
-        finally:
-            torch.set_default_dtype(usual)
-        to_grid = torch.einsum("mbi,am->bai", there.shb, there.sha).flatten(0, 1)
-        from_grid = torch.einsum("am,mbi->bai", back.sha, back.shb).flatten(0, 1)
+        to_grid, from_grid = _transforms(lmax, size, normalization)
         by_degree = [
             (degree, m) for degree in range(lmax + 1) for m in range(-min(degree, mmax), min(degree, mmax) + 1)
         ]
@@ -91,6 +83,22 @@ class SphereGrid(FixedTables):
     def coefficients(self, values: Float[Tensor, "_ points channels"]) -> Float[Tensor, "_ coefficients channels"]:
         """(..., coefficients, channels) of values on the grid."""
         return torch.matmul(self.from_grid.to(values.dtype), values)
+
+
+@cache
+def _transforms(lmax: int, size: tuple[int, int], normalization: str) -> tuple[Tensor, Tensor]:
+    """(points, coefficients) matrices to the grid and, transposed, from it; made once for all layers."""
+    o3 = e3nn_o3()
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)  # its argument of that name does not reach everything
+    try:
+        there = o3.ToS2Grid(lmax, size, normalization=normalization)
+        back = o3.FromS2Grid(size, lmax, normalization=normalization)
+    finally:
+        torch.set_default_dtype(usual)
+    to_grid = torch.einsum("mbi,am->bai", there.shb, there.sha).flatten(0, 1)
+    from_grid = torch.einsum("am,mbi->bai", back.sha, back.shb).flatten(0, 1)
+    return to_grid, from_grid
 
 
 def lost_orders(degree: int, mmax: int) -> float:
