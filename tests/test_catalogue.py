@@ -70,7 +70,9 @@ def test_sizes_that_depend_on_settings_are_said_so():
 def test_listing_imports_no_e3nn(monkeypatch):
     """Where it is missing the list still works."""
     monkeypatch.setitem(sys.modules, "e3nn", None)
-    assert "painn" in describe_kinds()
+    told = describe_kinds()
+    assert "painn" in told
+    assert "piwsl, 31M with phystrain[networks]" in told
 
 
 def test_settings_are_told_in_words():

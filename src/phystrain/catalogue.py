@@ -107,9 +107,15 @@ class Entry:
     def parameters(self) -> dict[str, int]:
         """Number of trainable parameters by preset, the default one among them; see :attr:`obstacle`.
 
-        A preset that is the default is counted under its own name only.
+        A preset that is the default is counted under its own name only, and one that lacks a library not at all.
         """
-        return {} if self.obstacle else {name: _count(self._made(name)) for name in self._sizes}
+        counts = {} if self.obstacle else {name: _count(self._made(name)) for name in self._sizes}
+        return {name: count for name, count in counts.items() if count is not None}
+
+    @cached_property
+    def uncounted(self) -> list[str]:
+        """Presets that cannot be made here, because a library is missing."""
+        return [] if self.obstacle else [name for name in self._sizes if name not in self.parameters]
 
     @cached_property
     def obstacle(self) -> str:
@@ -163,7 +169,8 @@ def sizes(entry: Entry) -> str:
     if entry.obstacle:
         return entry.obstacle
     counts = [f"{'' if name == DEFAULT else name + ' '}{count:,}" for name, count in entry.parameters.items()]
-    return f"{', '.join(counts)} parameters"
+    lacking = f"; {', '.join(entry.uncounted)} with phystrain[networks]" if entry.uncounted else ""
+    return f"{', '.join(counts)} parameters{lacking}"
 
 
 def _line(entry: Entry) -> str:
@@ -190,8 +197,13 @@ def _build(config: PotentialConfig) -> torch.nn.Module:
         return config.build(Statistics.bare(ELEMENTS))
 
 
-def _count(config: PotentialConfig) -> int:
-    return sum(parameter.numel() for parameter in _build(config).parameters() if parameter.requires_grad)
+def _count(config: PotentialConfig) -> int | None:
+    """Trainable parameters; ``None`` where a library is missing."""
+    try:
+        built = _build(config)
+    except UserError:
+        return None
+    return sum(parameter.numel() for parameter in built.parameters() if parameter.requires_grad)
 
 
 def _values(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

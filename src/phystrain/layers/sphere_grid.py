@@ -64,6 +64,7 @@ class SphereGrid(FixedTables):
         self.lmax, self.mmax = lmax, mmax
         longitudes = 2 * (mmax + 1) + 1 if mmax == lmax else 2 * mmax + 1
         size = (resolution, resolution) if resolution else (2 * (lmax + 1), longitudes)
+        e3nn_o3()  # here, to complain before what was made earlier is looked up
         to_grid, from_grid = _transforms(lmax, size, normalization)
         by_degree = [
             (degree, m) for degree in range(lmax + 1) for m in range(-min(degree, mmax), min(degree, mmax) + 1)
