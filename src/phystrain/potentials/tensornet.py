@@ -24,10 +24,10 @@ from phystrain.layers.activations import SiLU
 from phystrain.layers.cartesian import DEGREES, CartesianBasis, Components, DegreeLinear, product, squared_norm
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.messages import filtered_sums
-from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
+from phystrain.layers.undirected import undirected
 from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed
 from phystrain.statistics import Statistics
 

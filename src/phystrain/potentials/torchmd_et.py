@@ -25,10 +25,10 @@ from phystrain.layers.activations import SiLU
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.gated import GatedEquivariant, smooth_norm
 from phystrain.layers.messages import directed_sums, filtered_sums
-from phystrain.layers.pairs import undirected
 from phystrain.layers.radial import RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
+from phystrain.layers.undirected import undirected
 from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed
 from phystrain.statistics import Statistics
 

@@ -9,7 +9,7 @@ from phystrain.compiled import _EdgeGraph
 from phystrain.graph import AtomGraph
 from phystrain.layers.activations import SiLU
 from phystrain.layers.messages import directed_sums, filtered_sums
-from phystrain.layers.pairs import undirected
+from phystrain.layers.undirected import undirected
 
 ATOMS, EDGES, CHANNELS = 3, 5, 2
 CENTRE = torch.tensor([0, 0, 1, 2, 2])
