@@ -10,6 +10,7 @@ from phystrain.augment import Augmentation
 from phystrain.fitting import FitSettings
 from phystrain.objectives import Objective
 from phystrain.potentials import PotentialConfig
+from phystrain.potentials.confined import Margins
 
 
 def named(settings: Any) -> Any:
@@ -127,12 +128,8 @@ class Balance(Section):
     )
 
 
-class Confine(Section):
+class Confine(Margins, Section):
     """The network fades outside the range of local densities that the labels hold; the prior stands alone there."""
-
-    lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
-    highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
-    decay: float = Field(10.0, gt=0, description="of the density with the distance, in units of the nearest one")
 
 
 class StayNear(Section):

@@ -13,6 +13,7 @@ from phystrain.derive import evaluate
 from phystrain.graph import AtomGraph
 from phystrain.layers.nearest import among_nearest
 from phystrain.potentials import build
+from phystrain.potentials._network import warn_of_truncation
 from phystrain.statistics import Statistics
 
 SMALL = {"kind": "cgcnn", "channels": 8, "layers": 2, "cutoff": 4.5}
@@ -129,6 +130,7 @@ def test_nearest_neighbours_are_those_of_each_centre():
 
 def test_a_limit_of_neighbours_is_warned_of(caplog):
     graph = AtomGraph.from_ase(structures(), 4.5)
+    warn_of_truncation.cache_clear()
     with caplog.at_level(logging.WARNING):
         limited = made({**SMALL, "max_neighbours": 4})
     assert "not conserved" in caplog.text

@@ -16,6 +16,7 @@ from phystrain.derive import evaluate
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.potentials import _spherical, build
+from phystrain.potentials._network import warn_of_truncation
 from phystrain.statistics import Statistics
 from phystrain.testing.potentials import check_rotation, perturbed
 
@@ -131,7 +132,7 @@ def test_an_abrupt_cutoff_is_the_smooth_one_far_from_it(settings):
 
 @each_network
 def test_neighbours_beyond_a_number_are_left_out_with_a_warning(settings, caplog):
-    _spherical._warn_of_truncation.cache_clear()
+    warn_of_truncation.cache_clear()
     with caplog.at_level(logging.WARNING):
         few, many = (made(settings, max_neighbours=count) for count in (2, 50))
     assert caplog.text.count("max_neighbours") == 1

@@ -15,6 +15,7 @@ from phystrain.derive import evaluate
 from phystrain.graph import AtomGraph
 from phystrain.layers.spin import PolarFrame, SpinConvolution, mean_silu
 from phystrain.potentials import build
+from phystrain.potentials._network import warn_of_truncation
 from phystrain.potentials.spinconv import Config, Mixture
 from phystrain.statistics import Statistics
 from phystrain.testing.potentials import perturbed
@@ -176,6 +177,7 @@ def test_direct_force_of_a_pair_lies_along_it():
 
 
 def test_a_limited_number_of_neighbours_is_warned_of_and_leaves_the_farther_out(caplog):
+    warn_of_truncation.cache_clear()
     limited = made(max_neighbours=1)
     assert "energies jump" in caplog.text
     unlimited = made()

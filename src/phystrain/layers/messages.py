@@ -37,7 +37,16 @@ def filtered_sums(
     return cast(Tensor, _Sums.apply(features, filters, neighbour, centre, degrees))
 
 
-class _Sums(torch.autograd.Function):
+class _OfEdges(torch.autograd.Function):
+    """What keeps its four tensors and its degrees for the derivative."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
+        ctx.save_for_backward(*inputs[:4])
+        ctx.degrees = inputs[4]
+
+
+class _Sums(_OfEdges):
     """Over edges that lead to the same atom: features where the edge comes from, times its filter."""
 
     @staticmethod
@@ -47,11 +56,6 @@ class _Sums(torch.autograd.Function):
             message = features[component].index_select(0, source).mul_(filters[:, degree])
             sums[component].index_add_(0, target, message)
         return sums
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs[:4])
-        ctx.degrees = inputs[4]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
@@ -65,7 +69,7 @@ class _Sums(torch.autograd.Function):
         return of_features, of_filters, None, None, None
 
 
-class _Products(torch.autograd.Function):
+class _Products(_OfEdges):
     """Of features at the two ends of an edge, summed over the components of a degree."""
 
     @staticmethod
@@ -75,11 +79,6 @@ class _Products(torch.autograd.Function):
             ends = first[component].index_select(0, start), second[component].index_select(0, end)
             products[:, degree].addcmul_(*ends)
         return products
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004
-        ctx.save_for_backward(*inputs[:4])
-        ctx.degrees = inputs[4]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:

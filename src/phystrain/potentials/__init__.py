@@ -5,8 +5,9 @@ method ``build(statistics)`` returns an ``nn.Module`` that is a :class:`phystrai
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, SerializeAsAny
 from torch import nn
 
 from phystrain import registry
@@ -37,6 +38,12 @@ class PotentialConfig(PluginConfig):
         Args:
             statistics: of the data the potential is made for; elements outside ``species`` are unknown to it.
         """
+
+
+InnerConfig = Annotated[
+    SerializeAsAny[PotentialConfig], BeforeValidator(lambda settings: registry.parse("potentials", settings))
+]
+"""Settings of a potential inside the settings of a combination."""
 
 
 def build(settings: dict[str, Any] | PotentialConfig, statistics: Statistics) -> nn.Module:

@@ -1,5 +1,7 @@
 """What all networks share: common settings, presets, the energy unit, and trimming of over-long neighbour lists."""
 
+import functools
+import logging
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +14,8 @@ from phystrain.layers.cutoffs import Envelope
 from phystrain.layers.radial import RadialBasis
 from phystrain.potentials import PotentialConfig
 from phystrain.statistics import Statistics
+
+log = logging.getLogger(__name__)
 
 TRIM_RATIO = 1.01
 """A neighbour list that reaches further than this many cut-offs is shortened: cheaper than carrying the zeros."""
@@ -71,6 +75,18 @@ class EnergyUnit(nn.Module):
     def forward(self, numbers: Float[Tensor, " atoms"]) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
         return self.scale * numbers + self.shift
+
+
+@functools.cache
+def warn_of_truncation(kind: str) -> None:
+    """Say once what a limit to the number of neighbours does.
+
+    Args:
+        kind: of the network.
+    """
+    log.warning(
+        "%s: with max_neighbours energies jump where neighbours change places, and are not conserved in dynamics", kind
+    )
 
 
 def trimmed(graph: AtomGraph, cutoff: float) -> AtomGraph:

@@ -1,7 +1,5 @@
 """What networks with coefficients of spherical harmonics on atoms share: settings, and the geometry of the edges."""
 
-import functools
-import logging
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
@@ -13,13 +11,12 @@ from torch import Tensor, nn
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.edge_frames import EdgeFrames, Parts, join_orders, order_rows, split_orders
+from phystrain.layers.nearest import among_nearest
 from phystrain.layers.radial import Gaussian, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
-from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed
+from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed, warn_of_truncation
 from phystrain.statistics import Statistics
-
-log = logging.getLogger(__name__)
 
 Coefficients = Float[Tensor, "atoms _ _"]
 
@@ -69,21 +66,9 @@ class SphericalConfig(NetworkConfig):
         return self
 
 
-@functools.cache
-def _warn_of_truncation() -> None:
-    log.warning(
-        "max_neighbours: energies jump when the order of the neighbours changes, and forces are not their gradient"
-    )
-
-
 def nearest(graph: AtomGraph, count: int) -> AtomGraph:
     """The graph with the ``count`` shortest edges of each atom only."""
-    centre, order = graph.edges[0], torch.argsort(graph.distances.detach(), stable=True)
-    order = order[torch.argsort(centre[order], stable=True)]
-    edges_of = torch.zeros(graph.n_atoms, dtype=torch.int64, device=centre.device)
-    edges_of = edges_of.index_add(0, centre, torch.ones_like(centre))
-    start = (torch.cumsum(edges_of, 0) - edges_of)[centre[order]]
-    keep = order[torch.arange(len(order), device=centre.device) - start < count].sort().values
+    keep = among_nearest(graph.edges[0], graph.distances, count)
     return replace(graph, edges=graph.edges[:, keep], shifts=graph.shifts[keep])
 
 
@@ -151,7 +136,7 @@ class SphericalNetwork(nn.Module):
     def __init__(self, config: SphericalConfig, statistics: Statistics) -> None:
         super().__init__()
         if config.max_neighbours is not None:
-            _warn_of_truncation()
+            warn_of_truncation(config.kind)
         self.cutoff = config.cutoff
         self.smooth, self.envelope, self.max_neighbours = config.smooth_cutoff, config.envelope, config.max_neighbours
         self.rows = SpeciesRows(statistics.species)

@@ -11,7 +11,6 @@ instead the sum over neighbours is divided by the mean number of neighbours in t
 energies jump again. The number of neighbours is not limited (``max_neighbours: 0``).
 """
 
-import logging
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -27,10 +26,8 @@ from phystrain.layers.nearest import among_nearest
 from phystrain.layers.radial import Gaussian, RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
-from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed
+from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed, warn_of_truncation
 from phystrain.statistics import Statistics
-
-log = logging.getLogger(__name__)
 
 Features = Float[Tensor, "atoms channels"]
 
@@ -152,9 +149,7 @@ class CGCNN(nn.Module):
         number = _neighbours_within(config.cutoff, statistics) if config.aggregation == "scaled" else 1.0
         self.register_buffer("neighbours", torch.tensor(number, dtype=torch.get_default_dtype()))
         if config.max_neighbours:
-            log.warning(
-                "cgcnn: max_neighbours makes the energy jump where neighbours change places; it is not conserved in MD"
-            )
+            warn_of_truncation(config.kind)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""

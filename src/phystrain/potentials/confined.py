@@ -9,31 +9,34 @@ elements, so that one short contact counts as much as a general compression. The
 differentiable, costs one exponential for each edge, and changes nothing where labels are.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from ase.data import covalent_radii
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from phystrain import registry
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import polynomial
 from phystrain.layers.pair import smoothstep
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
-from phystrain.potentials import PotentialConfig
+from phystrain.potentials import InnerConfig, PotentialConfig
 from phystrain.potentials._network import trimmed
 from phystrain.statistics import Statistics, pair_name
 
-InnerConfig = Annotated[
-    SerializeAsAny[PotentialConfig], BeforeValidator(lambda settings: registry.parse("potentials", settings))
-]
+
+class Margins(BaseModel):
+    """Where a network fades beyond the range of densities, and how a density is measured."""
+
+    lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
+    highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
+    decay: float = Field(10.0, gt=0, description="of the density with the distance, in units of the nearest one")
 
 
-class Config(PotentialConfig):
+class Config(Margins, PotentialConfig):
     """A network that fades where the local density is outside the range of the labels (``confine`` of a stage)."""
 
     kind: Literal["confined"] = "confined"
@@ -41,9 +44,6 @@ class Config(PotentialConfig):
     densities: dict[int, tuple[float, float]] = Field(
         {}, description="lowest and highest local density by atomic number; an element that is not named never fades"
     )
-    lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
-    highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
-    decay: float = Field(10.0, gt=0, description="of the density with the distance, in units of the nearest one")
 
     @property
     def trains_reference(self) -> bool:

@@ -1,21 +1,16 @@
 """A potential that training leaves as it is: the fixed prior of delta learning."""
 
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import Field
 from torch import Tensor, nn
 
-from phystrain import registry
 from phystrain.derive import Potential
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
-from phystrain.potentials import PotentialConfig
+from phystrain.potentials import InnerConfig, PotentialConfig
 from phystrain.statistics import Statistics
-
-InnerConfig = Annotated[
-    SerializeAsAny[PotentialConfig], BeforeValidator(lambda settings: registry.parse("potentials", settings))
-]
 
 
 class Config(PotentialConfig):

@@ -19,7 +19,6 @@ brings: at the small preset the forces of a turned molecule differ from the turn
 12 points by 3 %, and a training step takes a sixth of the time (``benchmarks/networks/spinconv.py``).
 """
 
-import logging
 import math
 from typing import Any, ClassVar, Literal
 
@@ -35,10 +34,8 @@ from phystrain.layers.radial import Bessel, Gaussian, RadialBasis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
 from phystrain.layers.spin import PolarFrame, SpinConvolution
-from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed
+from phystrain.potentials._network import EnergyUnit, NetworkConfig, trimmed, warn_of_truncation
 from phystrain.statistics import Statistics
-
-log = logging.getLogger(__name__)
 
 PER_GROUP = 8
 """Channels to a group of the normalisation, as published."""
@@ -99,9 +96,7 @@ class Config(NetworkConfig):
 
     def build(self, statistics: Statistics) -> "SpinConv":
         if self.max_neighbours is not None:
-            log.warning(
-                "spinconv: with max_neighbours energies jump where neighbours change places, and dynamics drifts"
-            )
+            warn_of_truncation(self.kind)
         return (DirectSpinConv if self.head == "direct" else SpinConv)(self, statistics)
 
 

@@ -1,29 +1,24 @@
 """Sum of potentials: reference energies, a classical prior and a network that learns the rest (delta learning)."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
-from pydantic import BeforeValidator, Field, SerializeAsAny, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from phystrain import registry
 from phystrain.derive import Denoised, Potential
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
-from phystrain.potentials import PotentialConfig
+from phystrain.potentials import InnerConfig, PotentialConfig
 from phystrain.potentials._network import trimmed
 from phystrain.statistics import Statistics
-
-TermConfig = Annotated[
-    SerializeAsAny[PotentialConfig], BeforeValidator(lambda settings: registry.parse("potentials", settings))
-]
 
 
 class Config(PotentialConfig):
     """Sum of potentials, each with its own settings."""
 
     kind: Literal["sum"] = "sum"
-    terms: dict[str, TermConfig] = Field(min_length=1, description="settings of each potential, by a name of choice")
+    terms: dict[str, InnerConfig] = Field(min_length=1, description="settings of each potential, by a name of choice")
 
     @property
     def trains_reference(self) -> bool:
