@@ -6,7 +6,8 @@ while the density around the atom lies within the range that atoms of its elemen
 falls to zero not far outside; there the prior stands alone. The density is a sum over neighbours,
 ``exp(-decay (r / r0 - 1))`` times the envelope, with ``r0`` the usual distance of nearest neighbours of the two
 elements, so that one short contact counts as much as a general compression. The factor is twice continuously
-differentiable, costs one exponential for each edge, and changes nothing where labels are.
+differentiable, costs one exponential for each edge, and changes nothing where labels are. One number does not tell
+all structures apart: two atoms alone can be as dense as an atom of an open crystal, and feel the network there.
 """
 
 from typing import Any, ClassVar, Literal
