@@ -27,7 +27,7 @@ def make_network(confined=False):
     torch.manual_seed(0)
     terms = dict(TERMS)
     if confined:  # a wide fade that every atom of the crystal is in
-        densities = {8: (100.0, 200.0), 14: (1e-3, 2e-3)}
+        densities = {8: [(100.0, 200.0)] * 2, 14: [(1e-3, 2e-3)] * 2}
         terms["model"] = {
             "kind": "confined",
             "potential": TERMS["model"],

@@ -18,9 +18,10 @@ PAINN = {"kind": "painn", "channels": 8, "layers": 1, "cutoff": 5.0, "radial_cou
 
 
 def made(**settings):
+    """With one density unless told."""
     torch.manual_seed(0)
     statistics = Statistics(species=(42,), nearest={"42-42": NEAREST}, energy_mean=-1.5)
-    return build({"kind": "confined", "potential": PAINN, **settings}, statistics).double()
+    return build({"kind": "confined", "potential": PAINN, "decays": (10.0,), **settings}, statistics).double()
 
 
 def graph(atoms):
@@ -34,35 +35,61 @@ def dimer(distance):
 def test_density_counts_neighbours_at_the_usual_distance():
     density = made().density
     for distance, expected in ((NEAREST, 1.0), (0.9 * NEAREST, np.e), (1.2 * NEAREST, np.exp(-2))):
-        decay = float(polynomial(torch.tensor([distance]), 5.0))
-        assert density(graph(dimer(distance))).tolist() == pytest.approx(2 * [expected * decay], rel=1e-6)
-    assert density(graph(dimer(6.0))).tolist() == [0, 0]
-    assert density(graph(Atoms("Mo"))).tolist() == [0]
+        envelope = float(polynomial(torch.tensor([distance]), 5.0))
+        assert density(graph(dimer(distance))).flatten().tolist() == pytest.approx(2 * [expected * envelope], rel=1e-6)
+    assert density(graph(dimer(6.0))).tolist() == [[0], [0]]
+    assert density(graph(Atoms("Mo"))).tolist() == [[0]]
 
 
 def test_it_is_the_network_within_the_range_and_nothing_outside():
     crystal = graph(bulk("Mo", "bcc", a=3.15, cubic=True))
     plain = made()
-    (rho,) = set(np.round(plain.density(crystal).tolist(), 9))
+    (rho,) = set(np.round(plain.density(crystal).flatten().tolist(), 9))
     inside, above, below = (
-        made(densities={42: bounds}) for bounds in ((0.9 * rho, 1.1 * rho), (0.1 * rho, 0.6 * rho), (2 * rho, 3 * rho))
+        made(densities={42: [bounds]}) for bounds in ((0.9 * rho, 1.1 * rho), (0.1 * rho, 0.6 * rho), (2 * rho, 3 * rho))
     )
     energies = plain.potential.atomic_energies(crystal)
     assert torch.equal(inside.atomic_energies(crystal), energies)
     assert torch.equal(plain.atomic_energies(crystal), energies)  # no range: it never fades
     assert not above.atomic_energies(crystal).any()
     assert not below.atomic_energies(crystal).any()
-    half = made(densities={42: (0.1 * rho, rho / 1.25)})  # in the middle between 1 and 1.5 times the highest
+    half = made(densities={42: [(0.1 * rho, rho / 1.25)]})  # in the middle between 1 and 1.5 times the highest
     assert torch.allclose(half.atomic_energies(crystal), energies / 2)
 
 
 def test_a_pair_far_closer_or_far_apart_feels_nothing():
-    potential = made(densities={42: (1.0, 3.0)})
+    potential = made(densities={42: [(1.0, 3.0)]})
     for distance in (1.0, 2.0, 3.5):
         prediction = evaluate(potential, graph(dimer(distance)), ("energy", "forces"))
         assert not prediction.energy.any()
         assert not prediction.forces.any()
     assert evaluate(potential, graph(dimer(NEAREST - 0.1)), ("energy",)).energy.any()
+
+
+def test_the_slow_density_tells_a_close_pair_from_an_open_crystal():
+    crystal = graph(bulk("Si", cubic=True))
+    statistics = Statistics(species=(14,), nearest={"14-14": 2.35})
+
+    def potential(*decays, **settings):
+        torch.manual_seed(0)
+        settings |= {"kind": "confined", "potential": PAINN, "decays": decays}
+        return build(settings, statistics).double()
+
+    def pairs(confined):
+        return torch.cat([confined.share(graph(Atoms("Si2", [[0, 0, 0], [r, 0, 0]]))) for r in np.arange(1.3, 3.5, 0.1)])
+
+    fast, both = (
+        potential(*decays, densities={14: [(rho, rho) for rho in potential(*decays).density(crystal)[0].tolist()]})
+        for decays in ((10.0,), (10.0, 2.0))
+    )
+    assert torch.allclose(both.share(crystal), torch.ones(8, dtype=torch.float64))
+    assert pairs(fast).max() > 0.5
+    assert not pairs(both).any()
+
+
+def test_each_density_has_its_range():
+    with pytest.raises(ValueError, match="one range for each"):
+        made(densities={42: [(1.0, 2.0)] * 2})
 
 
 def test_direct_forces_cannot_fade():

@@ -2,20 +2,21 @@
 
 Beside a fixed prior, a network that has seen few structures says anything at all of the others: of compressed ones it
 may take a hundred electronvolts off the prior's wall. Here each atomic energy is multiplied by a factor that is one
-while the density around the atom lies within the range that atoms of its element have in the labelled structures, and
-falls to zero not far outside; there the prior stands alone. The density is a sum over neighbours,
+while the densities around the atom lie within the ranges that atoms of its element have in the labelled structures,
+and falls to zero not far outside; there the prior stands alone. A density is a sum over neighbours,
 ``exp(-decay (r / r0 - 1))`` times the envelope, with ``r0`` the usual distance of nearest neighbours of the two
-elements, so that one short contact counts as much as a general compression. The factor is twice continuously
-differentiable, costs one exponential for each edge, and changes nothing where labels are. One number does not tell
-all structures apart: two atoms alone can be as dense as an atom of an open crystal, and feel the network there.
+elements. The one that decays fast notices a single short contact as much as a general compression; the one that
+decays slowly counts neighbours, and so tells two atoms alone from an atom of an open crystal, which can be equally
+dense by the first. The factor is a product of one for each density, is twice continuously differentiable, costs two
+exponentials for each edge, and changes nothing where labels are.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from ase.data import covalent_radii
 from jaxtyping import Float
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 
 from phystrain.errors import UserError
@@ -34,7 +35,11 @@ class Margins(BaseModel):
 
     lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
     highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
-    decay: float = Field(10.0, gt=0, description="of the density with the distance, in units of the nearest one")
+    decays: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (10.0, 2.0),
+        min_length=1,
+        description="of the densities with the distance, in units of the nearest one: fast for contacts, slow to count",
+    )
 
 
 class Config(Margins, PotentialConfig):
@@ -42,9 +47,17 @@ class Config(Margins, PotentialConfig):
 
     kind: Literal["confined"] = "confined"
     potential: InnerConfig = Field(description="what fades")
-    densities: dict[int, tuple[float, float]] = Field(
-        {}, description="lowest and highest local density by atomic number; an element that is not named never fades"
+    densities: dict[int, list[tuple[float, float]]] = Field(
+        {},
+        description="by atomic number the lowest and highest local density for each of decays; "
+        "an element that is not named never fades",
     )
+
+    @model_validator(mode="after")
+    def _one_range_for_each_decay(self) -> "Config":
+        if any(len(ranges) != len(self.decays) for ranges in self.densities.values()):
+            raise ValueError("densities needs one range for each of decays")
+        return self
 
     @property
     def trains_reference(self) -> bool:
@@ -60,14 +73,14 @@ class LocalDensity(nn.Module):
     Args:
         statistics: elements and their nearest distances; 1.1 times the sum of covalent radii where that is not known.
         cutoff: Å.
-        decay: of the density with the distance.
+        decays: of the densities with the distance.
     """
 
     nearest: Tensor
 
-    def __init__(self, statistics: Statistics, cutoff: float, decay: float) -> None:
+    def __init__(self, statistics: Statistics, cutoff: float, decays: tuple[float, ...]) -> None:
         super().__init__()
-        self.cutoff, self.decay = cutoff, decay
+        self.cutoff, self.decays = cutoff, decays
         self.rows = SpeciesRows(statistics.species)
         usual = [
             [
@@ -78,12 +91,13 @@ class LocalDensity(nn.Module):
         ]
         self.register_buffer("nearest", torch.tensor(usual, dtype=torch.get_default_dtype()), persistent=False)
 
-    def forward(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) without unit; 1 for an atom with one neighbour at the usual distance."""
+    def forward(self, graph: AtomGraph) -> Float[Tensor, "atoms decays"]:
+        """(atoms, decays) without unit; near 1 for an atom with one neighbour at the usual distance."""
         rows = self.rows(graph.species)
         centre, neighbour = graph.edges
         reduced = graph.distances / self.nearest[rows[centre], rows[neighbour]].to(graph.distances)
-        part = torch.exp(self.decay * (1 - reduced)) * polynomial(graph.distances, self.cutoff)
+        decays = torch.tensor(self.decays).to(reduced)
+        part = torch.exp(decays * (1 - reduced)[:, None]) * polynomial(graph.distances, self.cutoff)[:, None]
         return sum_over_edges(part, centre, graph.n_atoms)
 
 
@@ -111,10 +125,13 @@ class Confined(nn.Module):
         self.potential = potential
         self.cutoff = float(potential.cutoff)
         self.edgewise = bool(getattr(potential, "edgewise", False))
-        self.density = LocalDensity(statistics, self.cutoff, config.decay)
-        ranges = [config.densities.get(number, (0.0, torch.inf)) for number in statistics.species]
-        for name, values in zip(("lows", "highs"), zip(*ranges, strict=True), strict=True):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.get_default_dtype()), persistent=False)
+        self.density = LocalDensity(statistics, self.cutoff, config.decays)
+        unbounded = [(0.0, torch.inf)] * len(config.decays)
+        ranges = torch.tensor(
+            [config.densities.get(number, unbounded) for number in statistics.species], dtype=torch.get_default_dtype()
+        )
+        self.register_buffer("lows", ranges[..., 0], persistent=False)
+        self.register_buffer("highs", ranges[..., 1], persistent=False)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV, faded."""
@@ -122,7 +139,7 @@ class Confined(nn.Module):
         return self.potential.atomic_energies(graph) * self.share(graph)
 
     def share(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) 1 for an atom with a density as in the labels, 0 for one far outside their range."""
+        """(atoms,) 1 for an atom with densities as in the labels, 0 for one far outside one of their ranges."""
         density = self.density(graph)
         rows = self.density.rows(graph.species)
         low, high = self.lows[rows].to(density), self.highs[rows].to(density)
@@ -132,4 +149,4 @@ class Confined(nn.Module):
         above = torch.where(
             torch.isfinite(high), smoothstep((highest - density / high.clamp(1e-12, 1e12)) / (highest - 1)), 1.0
         )
-        return below * above
+        return (below * above).prod(dim=1)

@@ -130,14 +130,17 @@ def confined(
         labelled: whose atoms set the range; atoms alone in vacuum do not count.
     """
     cutoff = float(build(settings, statistics).cutoff)  # type: ignore[arg-type]
-    density = LocalDensity(statistics, cutoff, margins["decay"])
+    density = LocalDensity(statistics, cutoff, margins["decays"])
     bodies = labelled.select(~isolated(labelled))
     store = GraphStore(bodies, cutoff)
     found = np.concatenate(
         [density(store.graph(numbers, torch.get_default_dtype())).numpy() for numbers in in_order(store, _AT_ONCE)]
     )
     ranges = {int(number): found[bodies.species == number] for number in bodies.elements}
-    densities = {number: (float(values.min()), float(values.max())) for number, values in ranges.items()}
+    densities = {
+        number: list(zip(values.min(axis=0).tolist(), values.max(axis=0).tolist(), strict=True))
+        for number, values in ranges.items()
+    }
     return {"kind": "confined", "potential": settings, "densities": densities, **margins}
 
 
