@@ -46,7 +46,8 @@ def test_it_is_the_network_within_the_range_and_nothing_outside():
     plain = made()
     (rho,) = set(np.round(plain.density(crystal).flatten().tolist(), 9))
     inside, above, below = (
-        made(densities={42: [bounds]}) for bounds in ((0.9 * rho, 1.1 * rho), (0.1 * rho, 0.6 * rho), (2 * rho, 3 * rho))
+        made(densities={42: [bounds]})
+        for bounds in ((0.9 * rho, 1.1 * rho), (0.1 * rho, 0.6 * rho), (2 * rho, 3 * rho))
     )
     energies = plain.potential.atomic_energies(crystal)
     assert torch.equal(inside.atomic_energies(crystal), energies)
@@ -76,7 +77,9 @@ def test_the_slow_density_tells_a_close_pair_from_an_open_crystal():
         return build(settings, statistics).double()
 
     def pairs(confined):
-        return torch.cat([confined.share(graph(Atoms("Si2", [[0, 0, 0], [r, 0, 0]]))) for r in np.arange(1.3, 3.5, 0.1)])
+        return torch.cat(
+            [confined.share(graph(Atoms("Si2", [[0, 0, 0], [r, 0, 0]]))) for r in np.arange(1.3, 3.5, 0.1)]
+        )
 
     fast, both = (
         potential(*decays, densities={14: [(rho, rho) for rho in potential(*decays).density(crystal)[0].tolist()]})
