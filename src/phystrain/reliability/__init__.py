@@ -6,7 +6,7 @@ and returns a :class:`Result`: raw figures, a threshold, pass or fail, and one s
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -14,6 +14,25 @@ from torch import nn
 from phystrain.data.structures import Structures
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
+
+
+Grade = Literal["safe", "limited", "unsafe"]
+"""What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trajectory of the reference method, or of a potential that is trusted.
+
+    Attributes:
+        frames: of the same atoms in the same order, equally spaced in time, with forces if they are known.
+        interval: fs between frames.
+        temperature: K.
+    """
+
+    frames: Structures
+    interval: float
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,8 @@ class Subject:
         start: structures from which dynamics starts; ``None`` if there are none.
         temperatures: K, the training temperature first where it is known.
         seed: of velocities and thermostat.
+        train: structures that it was trained on; ``None`` if they are not at hand.
+        reference: a trajectory to compare dynamics with; ``None`` if there is none.
     """
 
     name: str
@@ -37,6 +58,8 @@ class Subject:
     start: Structures | None = None
     temperatures: tuple[float, ...] = (300.0,)
     seed: int = 0
+    train: Structures | None = None
+    reference: Reference | None = None
 
 
 class Curve(BaseModel):
@@ -61,6 +84,10 @@ class Result(BaseModel):
         threshold: the criterion in words, with its source.
         sentence: the finding in one sentence.
         curves: lines to draw, by label.
+        applies: whether the test means anything for this potential and these structures; if not, the sentence says why.
+        grade: what the finding means for dynamics; ``None`` where nothing is judged.
+        conditions: clauses for the verdict, such as ``O-O below 1.10 Å is unsupported``.
+        kelvin: highest temperature at which this test found dynamics to be safe; 0 if none, ``None`` if it cannot say.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -72,6 +99,10 @@ class Result(BaseModel):
     threshold: str = ""
     sentence: str = ""
     curves: dict[str, Curve] = {}
+    applies: bool = True
+    grade: Grade | None = None
+    conditions: list[str] = []
+    kelvin: float | None = None
 
 
 class ReliabilityTest(PluginConfig):
@@ -79,9 +110,11 @@ class ReliabilityTest(PluginConfig):
 
     Attributes:
         cost: 0 for seconds, 1 for a short dynamics run, 2 for a long one; cheap tests come first.
+        level: what it needs: 0 the model and the data alone, 1 dynamics, 2 a reference trajectory or more labels.
     """
 
     cost: ClassVar[int] = 0
+    level: ClassVar[Literal[0, 1, 2]] = 0
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Result:

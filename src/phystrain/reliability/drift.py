@@ -21,6 +21,7 @@ class Config(ReliabilityTest):
 
     kind: Literal["drift"] = "drift"
     cost: ClassVar[int] = 1
+    level: ClassVar[Literal[0, 1, 2]] = 1
     temperature: float | None = Field(default=None, gt=0, description="K; the first of the subject's if not given")
     picoseconds: float = Field(default=5.0, gt=0, description="length of the run, ps")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")

@@ -24,6 +24,7 @@ class Config(ReliabilityTest):
 
     kind: Literal["errors"] = "errors"
     cost: ClassVar[int] = 0
+    level: ClassVar[Literal[0, 1, 2]] = 2
     batch_atoms: int = Field(default=2000, ge=1, description="atoms predicted at a time")
     parity_points: int = Field(default=1000, ge=2, description="most points kept of each parity plot")
     hottest: float | None = Field(

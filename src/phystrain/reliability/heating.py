@@ -22,6 +22,7 @@ class Config(ReliabilityTest):
 
     kind: Literal["heating"] = "heating"
     cost: ClassVar[int] = 1
+    level: ClassVar[Literal[0, 1, 2]] = 1
     temperature: float | None = Field(
         default=None, gt=0, description="K at the start; the first of the subject's if not given"
     )

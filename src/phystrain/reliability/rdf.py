@@ -39,6 +39,7 @@ class Config(ReliabilityTest):
 
     kind: Literal["rdf"] = "rdf"
     cost: ClassVar[int] = 1
+    level: ClassVar[Literal[0, 1, 2]] = 2
     temperature: float | None = Field(default=None, gt=0, description="K; the first of the subject's if not given")
     picoseconds: float = Field(default=4.0, gt=0, description="length of each run, ps")
     burn_in: float = Field(default=0.25, ge=0, lt=1, description="fraction of the run dropped at its start")

@@ -21,6 +21,7 @@ class Config(ReliabilityTest):
 
     kind: Literal["survival"] = "survival"
     cost: ClassVar[int] = 2
+    level: ClassVar[Literal[0, 1, 2]] = 1
     temperatures: tuple[float, ...] | None = Field(
         default=None, description="K; if not given the subject's, or multiples of its only one"
     )
