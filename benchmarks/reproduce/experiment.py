@@ -91,6 +91,7 @@ class Experiment(Part):
     starts: Starts = Starts()
     reliability: dict[str, dict[str, Any] | None] = Field({}, description="reliability tests by kind, with settings")
     hottest: float | None = Field(0.25, gt=0, le=1, description="fraction of test frames whose forces are told apart")
+    cost: bool = Field(False, description="measure memory and the time of a prediction too")
     beside: dict[str, list[str]] = Field(
         {}, description="variants of other experiments on the same frames, which tables show first"
     )
@@ -156,6 +157,7 @@ class Experiment(Part):
             "hold_out": self.hold_out,
             "withhold": self.withhold,
             "models": {name: model.model_dump() for name, model in self.models_of(variant).items()},
+            "cost": self.cost,
         }
         return {name: value for name, value in rare.items() if value} | {
             "run": self.run_settings(base, seed),

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from benchmarks.reproduce import experiment as experiments
+from benchmarks.reproduce.cost import peak_memory, prediction_time
 from benchmarks.reproduce.experiment import Starts, slug
 from benchmarks.reproduce.material import held_out, start_models, training_files, with_models
 from benchmarks.reproduce.results import Job, more_steps
@@ -54,6 +55,7 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
     _same_or_new(folder, settings)
     config, before = run_config(job, data, work, results, say)
     seconds = before | train(config, folder / "run", folder / "seconds.json", say)
+    memory = peak_memory()
     found = _test(job, data, folder, say)
     result = {
         "experiment": job.experiment.name,
@@ -68,6 +70,14 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
         "curves": {name: item["curves"] for name, item in found.items() if item["curves"]},
         "versions": versions(),
     }
+    if job.experiment.cost:
+        model = load_model(folder / "run" / "model" / "model.safetensors")
+        name, test = next(iter(job.experiment.tests.items()))
+        structures = subset(held_out(test.file, job.experiment, data), test.frames)
+        result["cost"] = {
+            "memory, MB": round(memory),
+            f"prediction of a frame of {name}, ms": round(prediction_time(model, structures), 3),
+        }
     write_text(job.file(results), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return result
 

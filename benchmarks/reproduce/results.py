@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from benchmarks.reproduce.experiment import Experiment, slug
+from phystrain.errors import UserError
+from phystrain.reliability._suite import parse_tests
 
 RESULTS = Path(__file__).parents[1] / "results" / "reproduce"
 
@@ -45,7 +49,7 @@ class Job:
         if found is None:
             return "to do"
         wanted = json.loads(json.dumps(self.experiment.settings(self.variant, self.seed)))
-        return "done" if found["settings"] == wanted else "out of date"
+        return "done" if _with_new_fields(found["settings"]) == wanted else "out of date"
 
     def others(self) -> list["Job"]:
         """Jobs whose wall time this one needs to know: none for an ordinary variant."""
@@ -53,6 +57,15 @@ class Job:
             return []
         ordinary = [name for name, variant in self.experiment.variants.items() if variant.equal_time is None]
         return [Job(self.experiment, name, self.seed) for name in ordinary]
+
+
+def _with_new_fields(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a result with the defaults of fields that reliability tests have got since it was made."""
+    try:
+        tests = parse_tests(settings["reliability"])
+    except (UserError, ValidationError):
+        return settings  # of a test that is no more what it was
+    return settings | {"reliability": {test.kind: test.model_dump(mode="json") for test in tests}}
 
 
 def all_jobs(experiments: list[Experiment]) -> list[Job]:

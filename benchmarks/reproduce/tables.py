@@ -35,6 +35,9 @@ COLUMNS = (
     ("Static tests and cost", r"derivatives", r"largest force error, meV/Å", r"\g<0>", 1, 3),
     ("Static tests and cost", r"cost", r"training, s", r"training, s", 1, 0),
     ("Static tests and cost", r"cost", r"steps", r"steps of the last stage", 1, 0),
+    ("Static tests and cost", r"cost", r"training step, ms", r"training step, ms", 1, 0),
+    ("Static tests and cost", r"cost", r"prediction of a frame of .+, ms", r"\g<0>", 1, 2),
+    ("Static tests and cost", r"cost", r"memory, MB", r"memory, MB", 1, 0),
 )
 
 Figures = dict[tuple[str, str], float]
@@ -246,4 +249,7 @@ def _figures(result: dict[str, Any]) -> Figures:
     found["cost", "training, s"] = training_seconds(result)
     if result["steps"]:
         found["cost", "steps"] = float(list(result["steps"].values())[-1])
+    if "cost" in result:
+        found |= {("cost", name): float(value) for name, value in result["cost"].items()}
+        found["cost", "training step, ms"] = 1000 * training_seconds(result) / sum(result["steps"].values())
     return found

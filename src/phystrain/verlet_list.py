@@ -15,6 +15,10 @@ from phystrain.graph import AtomGraph
 from phystrain.neighbours import neighbour_list
 
 
+_SOON = 0.5
+"""Lists are renewed from this part of the largest squared way on when any list has to be."""
+
+
 class VerletList:
     """The neighbour list of a batch of structures whose atoms move and whose cells do not.
 
@@ -125,7 +129,8 @@ class VerletList:
         if float(moved.max()) <= limit:  # the usual case costs one reduction
             return
         worst = moved.new_zeros(len(self._cell)).scatter_reduce(0, self.system, moved, "amax")
-        self._rebuild(positions, torch.nonzero(worst > limit).squeeze(1).cpu().numpy())
+        # those that would be next come along: putting the lists of all together costs more than one list
+        self._rebuild(positions, torch.nonzero(worst > _SOON * limit).squeeze(1).cpu().numpy())
 
     def _rebuild(self, positions: Float[Tensor, "atoms 3"], stale: npt.NDArray[np.int64]) -> None:
         arrays = positions.cpu().numpy()
