@@ -112,7 +112,10 @@ _COMMENTS = {
         "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more passes a step,\n"
         "# and for conservative networks, as this one, no gain was measured"
     ),
-    "fit: {choose: auto}": "the best of several classical potentials, fitted to the same labels: it knows repulsion",
+    "fit: {choose: auto": (
+        "the best of several classical potentials, fitted to the same labels: it knows repulsion; where none\n"
+        "# is good enough, only a wall below the distances of your data"
+    ),
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
     "confine:": "where atoms are closer or lonelier than in your data, the classical potential stands alone",

@@ -21,6 +21,8 @@ LONGER = 5
 """Steps of labels only that take as long as one step of all physics, its share of pretraining included."""
 FEW = 100
 """Labelled structures up to which several trainings in place of one are worth their time."""
+TRUST = 0.6
+"""Cross-validated error of a prior, of the size of the forces, beyond which it does harm: see docs/decisions.md."""
 MEMBERS = 3
 """Networks of a committee: four gained little more in docs/decisions.md."""
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
@@ -129,7 +131,7 @@ def stages(
     if variant in ("labels only", "labels only, longer", "weak losses"):
         return [finetune]
     if variant in ("prior", "committee-taught"):
-        fitted = {"name": "teacher", "fit": {"choose": families}}
+        fitted = {"name": "teacher", "fit": {"choose": families, "trust": TRUST}}
         beside = finetune | {"prior": "teacher", "confine": {}}
         return [fitted, beside] if variant == "prior" else [fitted, *committee_stages(beside)]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}

@@ -254,6 +254,22 @@ def test_chooses_the_family_the_labels_come_from():
     assert sum("lennard_jones" in line for line in lines) == 1
 
 
+@pytest.mark.parametrize(("trust", "kind"), [(1e-3, "wall"), (0.9, "lennard_jones"), (None, "lennard_jones")])
+def test_a_family_is_taken_if_it_can_be_trusted(trust, kind):
+    structures = crystals(n=6)
+    structures = labelled_by(truth(MORSE, structures, seed=1), structures)
+    settings = FitSettings(choose=("lennard_jones",), trust=trust, starts=1, evaluations=20, folds=2)
+    lines = []
+    statistics = described(structures)
+    fitted = fit(settings, None, structures, statistics, say=lines.append)
+    assert fitted.settings["terms"]["model"]["kind"] == kind
+    assert any("wall alone" in line for line in lines) == (kind == "wall")
+    if kind == "wall":
+        assert fitted.quality["relative force error"] == pytest.approx(1.0)
+        energies = evaluate(fitted.potential, GraphStore(structures, 5.0).graph(range(6), torch.float64)).energy
+        assert np.abs(energies.numpy() - structures.energy).max() < np.ptp(structures.energy)
+
+
 def test_sensible_families():
     assert "finnis_sinclair" in sensible(Statistics.bare((42, 74)))
     assert {"born_mayer_angles", "stillinger_weber"} <= set(sensible(Statistics.bare((8, 14))))

@@ -306,3 +306,23 @@ def test_a_pair_that_does_not_exist_is_named(name):
 def test_a_pair_may_be_named_in_either_order():
     potential = build({"kind": "eam", "minimum": {"Si-O": 1.7, "Si-Si": 3.1}}, SILICA)
     assert positive(potential.raw_minimum).tolist() == pytest.approx([2.54, 1.7, 3.1], abs=1e-5)
+
+
+def test_the_plain_wall_is_zero_in_the_data_and_rises_below():
+    potential = build({"kind": "wall", "height": 7.0}, SILICA).double()
+    contact = 0.6 * (covalent_radii[8] + covalent_radii[14])
+    seen = torch.linspace(0.951 * SILICA.shortest["8-14"], 4.0, 50, dtype=torch.float64)
+    assert not curve(potential, 8, 14, seen).any()
+    assert float(curve(potential, 8, 14, torch.tensor([contact], dtype=torch.float64))) == pytest.approx(7.0)
+    for pair in pairs_of((8, 14)):
+        below = torch.linspace(0.05, 0.9 * SILICA.shortest["-".join(map(str, pair))], 200, dtype=torch.float64)
+        assert (curve(potential, *pair, below).diff() <= 0).all()
+    # oxygen atoms that never met: the wall does not reach to where they are neighbours of one silicon
+    assert not curve(potential, 8, 8, torch.tensor([1.501 * 2 * covalent_radii[8]], dtype=torch.float64)).any()
+
+
+def test_the_plain_wall_repels_where_data_hold_hard_contacts():
+    close = SILICA.model_copy(update={"shortest": {"8-14": 0.9}})
+    potential = build({"kind": "wall"}, close).double()
+    distances = torch.tensor([0.9, 0.8, 0.684], dtype=torch.float64)  # it begins at 0.855 and is 10 eV a fifth below
+    assert curve(potential, 8, 14, distances).tolist() == pytest.approx([0, 10 * (0.055 / 0.171) ** 3, 10])

@@ -65,6 +65,7 @@ SETTINGS = {
         "feed_forward": 8,
     },
     "spinconv": {"hidden": 16},
+    "wall": {"unseen_fraction": 1.0},
     "zbl": {"fraction": 1.0, "unseen_fraction": 1.0},
     "eam_table": {"file": _table({"kind": "eam", "cutoff": 4.0}, "potential.eam.fs")},
     "pair_table": {"file": _table({"kind": "morse", "cutoff": 4.0}, "potential.table")},

@@ -55,6 +55,12 @@ class FitSettings(BaseModel):
         description="Families to choose from by cross-validation, or auto: those that make sense for the elements; "
         "none: the potential given.",
     )
+    trust: float | None = Field(
+        None,
+        gt=0,
+        description="with choose: cross-validated error, of the size of the forces, beyond which no family is taken but "
+        "the wall alone, which is silent where there are data; for priors",
+    )
     starts: int = Field(3, ge=1, description="starting points of the non-linear search")
     evaluations: int = Field(150, ge=1, description="of the objective, in the non-linear search from the best start")
     atoms: int = Field(
@@ -247,6 +253,12 @@ def fit(
     chosen = min(jobs, key=lambda name: rank(families[name]))
     if len(candidates) > 1 and not np.isfinite(rank(families[chosen])):
         raise UserError("fit: families are chosen by cross-validation, which needs two structures or more")
+    relative = families[chosen].get("relative force error", np.nan)
+    if settings.choose is not None and settings.trust is not None and relative > settings.trust:
+        say(f"fit: none is good enough to be trusted (error above {100 * settings.trust:g} %): a wall alone is taken")
+        chosen = "wall"
+        jobs[chosen] = _Job(settings, {"kind": chosen}, statistics, seed)
+        families[chosen] = jobs[chosen].cross_validated(structures, lambda _: None)
     job = jobs[chosen]
     with Watched(f"fit of {chosen}", job.steps(False, True)) as done:
         made, parameters = job.full(structures, done)

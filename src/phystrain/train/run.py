@@ -177,11 +177,16 @@ class Run:
 
     def _say_how_good(self, stage: Stage, prior: str) -> None:
         """Say what the prior leaves to learn, and warn of one that teaches more about itself than about the data."""
-        error = load_model(self._stage_or_file(prior)).meta.get("quality", {}).get("relative force error")
-        if error is not None and np.isfinite(error):
+        model = load_model(self._stage_or_file(prior))
+        error = model.meta.get("quality", {}).get("relative force error")
+        if model.config["terms"].get("model", {}).get("kind") == "wall":
+            self._log(f"stage {stage.name}: the prior is a wall below the distances of the data")
+        elif error is not None and np.isfinite(error):
             self._log(f"stage {stage.name}: the prior is wrong by {100 * error:.0f} % of the forces")
             if error > POOR:
-                self._log(f"stage {stage.name}: that is a poor prior; zbl as a term of the potential may serve better")
+                self._log(
+                    f"stage {stage.name}: that is a poor prior; fit: {{choose: auto, trust: {POOR}}} takes a wall"
+                )
 
     def _fit_in_one_process(self, stage: Stage, fit_settings: FitSettings) -> None:
         """Fit in the first process; what is wrong is told to all, so that none waits for one that has ended."""
