@@ -14,7 +14,6 @@ from torch import Tensor
 from phystrain.graph import AtomGraph
 from phystrain.neighbours import neighbour_list
 
-
 _SOON = 0.5
 """Lists are renewed from this part of the largest squared way on when any list has to be."""
 

@@ -58,8 +58,8 @@ class FitSettings(BaseModel):
     trust: float | None = Field(
         None,
         gt=0,
-        description="with choose: cross-validated error, of the size of the forces, beyond which no family is taken but "
-        "the wall alone, which is silent where there are data; for priors",
+        description="with choose: cross-validated error, of the size of the forces, beyond which no family is taken "
+        "but the wall alone, which is silent where there are data; for priors",
     )
     starts: int = Field(3, ge=1, description="starting points of the non-linear search")
     evaluations: int = Field(150, ge=1, description="of the objective, in the non-linear search from the best start")
