@@ -317,6 +317,11 @@ def test_the_plain_wall_is_zero_in_the_data_and_rises_below():
     for pair in pairs_of((8, 14)):
         below = torch.linspace(0.05, 0.9 * SILICA.shortest["-".join(map(str, pair))], 200, dtype=torch.float64)
         assert (curve(potential, *pair, below).diff() <= 0).all()
+    # lithium atoms that were seen closer than any bond: it begins there, and they repel as any two atoms must
+    near = Statistics(species=(3,), shortest={"3-3": 1.98})
+    lithium = build({"kind": "wall"}, near).double()
+    energies = curve(lithium, 3, 3, torch.tensor([1.981, 1.92, 1.9], dtype=torch.float64))
+    assert energies[0] == 0 < energies[1] < energies[2]
     # oxygen atoms that never met: the wall does not reach to where they are neighbours of one silicon
     assert not curve(potential, 8, 8, torch.tensor([1.501 * 2 * covalent_radii[8]], dtype=torch.float64)).any()
 
@@ -324,5 +329,5 @@ def test_the_plain_wall_is_zero_in_the_data_and_rises_below():
 def test_the_plain_wall_repels_where_data_hold_hard_contacts():
     close = SILICA.model_copy(update={"shortest": {"8-14": 0.9}})
     potential = build({"kind": "wall"}, close).double()
-    distances = torch.tensor([0.9, 0.8, 0.684], dtype=torch.float64)  # it begins at 0.855 and is 10 eV a fifth below
-    assert curve(potential, 8, 14, distances).tolist() == pytest.approx([0, 10 * (0.055 / 0.171) ** 3, 10])
+    distances = torch.tensor([0.9, 0.8, 0.72], dtype=torch.float64)  # it begins at 0.9 and is 10 eV a fifth below
+    assert curve(potential, 8, 14, distances).tolist() == pytest.approx([0, 10 * (0.1 / 0.18) ** 3, 10], rel=1e-5)

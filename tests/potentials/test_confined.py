@@ -98,3 +98,12 @@ def test_each_density_has_its_range():
 def test_direct_forces_cannot_fade():
     with pytest.raises(UserError, match="direct forces"):
         build({"kind": "confined", "potential": PAINN | {"head": "direct"}}, Statistics.bare((42,)))
+
+
+def test_nothing_fades_above_if_so_asked():
+    crystal = graph(bulk("Mo", "bcc", a=3.15, cubic=True))
+    rho = float(made().density(crystal)[0, 0])
+    dense = made(densities={42: [(0.1 * rho, 0.2 * rho)]}, highest=None)
+    assert torch.equal(dense.share(crystal), torch.ones(2, dtype=torch.float64))
+    lonely = made(densities={42: [(2 * rho, 3 * rho)]}, highest=None)
+    assert not lonely.share(crystal).any()

@@ -383,6 +383,26 @@ def test_a_confined_network_leaves_the_prior_alone_outside_the_labels(settings, 
     assert torch.allclose(evaluate(saved.potential, graph).forces, alone)
 
 
+def test_beside_a_wall_only_lonely_atoms_are_confined(settings, tmp_path, frames):
+    settings["stages"][0]["potential"] = {"kind": "wall"}
+    settings["stages"][2] |= {"prior": "teacher", "confine": {}, "init_from": None, "replay": None}
+    del settings["stages"][1]
+    saved, _ = train(settings, tmp_path / "run")
+    assert saved.config["terms"]["prior"]["potential"]["kind"] == "wall"
+    assert saved.config["terms"]["model"]["highest"] is None
+    network = saved.potential.terms["model"]
+    squeezed, stretched = list(frames.frames()), list(frames.frames())
+    for group, factor in ((squeezed, 0.8), (stretched, 1.8)):
+        for frame in group:
+            frame.set_cell(factor * frame.cell, scale_atoms=True)
+    shares = [
+        network.share(GraphStore(Structures.from_ase(group), network.cutoff).graph(np.arange(len(group))))
+        for group in (squeezed, stretched)
+    ]
+    assert shares[0].all()
+    assert not shares[1].any()
+
+
 def test_confining_needs_a_prior(settings):
     settings["stages"][2] |= {"confine": {}}
     with pytest.raises(UserError, match="give prior too"):

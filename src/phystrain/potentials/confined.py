@@ -34,7 +34,12 @@ class Margins(BaseModel):
     """Where a network fades beyond the range of densities, and how a density is measured."""
 
     lowest: float = Field(0.6, ge=0, lt=1, description="nothing is left below this fraction of the lowest density")
-    highest: float = Field(1.5, gt=1, description="nothing is left above this multiple of the highest density")
+    highest: float | None = Field(
+        1.5,
+        gt=1,
+        description="nothing is left above this multiple of the highest density; none: it does not fade there, which is "
+        "so in any case beside a wall, as that has no energies for crowded atoms",
+    )
     decays: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (10.0, 2.0),
         min_length=1,
@@ -146,6 +151,8 @@ class Confined(nn.Module):
         lowest, highest = self.config.lowest, self.config.highest
         # where there is no bound the factor is one whatever the density; its quotient must still be a number
         below = torch.where(low > 0, smoothstep((density / low.clamp(min=1e-12) - lowest) / (1 - lowest)), 1.0)
+        if highest is None:
+            return below.prod(dim=1)
         above = torch.where(
             torch.isfinite(high), smoothstep((highest - density / high.clamp(1e-12, 1e12)) / (highest - 1)), 1.0
         )

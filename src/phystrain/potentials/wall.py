@@ -5,8 +5,9 @@ one is zero wherever atoms have been seen, so there is nothing to unlearn, and r
 
     E(r) = height ((s - r) / (s - c))^3   for r < s,    c = 0.6 of the sum of covalent radii,
 
-with s a little below the pair's shortest distance in the data: twice continuously differentiable, and ``height`` at the
-distance at which a simulation has gone wrong. It knows no chemistry: it keeps dynamics out of where nothing is known.
+with s a little below the pair's shortest distance in the data (or at it, where that is shorter than a bond): twice
+continuously differentiable, and ``height`` at the distance at which a simulation has gone wrong. It knows no chemistry:
+it keeps dynamics out of where nothing is known.
 """
 
 from typing import Literal
@@ -16,12 +17,15 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from phystrain.layers.pair import PairPotential, covalent_distance
+from phystrain.layers.pair import REPULSIVE, PairPotential, covalent_distance
 from phystrain.potentials import PotentialConfig
 from phystrain.statistics import Statistics, pair_name
 
 CONTACT = 0.6
 """Of the sum of covalent radii: the distance at which the wall is ``height`` high."""
+
+ROOM = 1.05
+"""Of the distance below which two atoms must repel: there the wall has begun if data do not come nearer."""
 
 NARROWEST = 0.2
 """Of where the wall begins: it is ``height`` high so much further in at least, also where data hold closer contacts."""
@@ -62,7 +66,10 @@ class Wall(PairPotential):
         for pair in self.kinds.pairs:
             covalent = covalent_distance(*pair)
             shortest = statistics.shortest.get(pair_name(*pair))
-            begin = config.unseen_fraction * covalent if shortest is None else config.fraction * shortest
+            if shortest is None:
+                begin = config.unseen_fraction * covalent
+            else:  # any two atoms must repel below REPULSIVE, with data down to there or not
+                begin = max(config.fraction * shortest, min(shortest, ROOM * REPULSIVE * covalent))
             begin = min(begin, config.widest * covalent)
             start.append(begin)
             width.append(max(begin - CONTACT * covalent, NARROWEST * begin))

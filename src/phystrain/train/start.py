@@ -75,7 +75,12 @@ def start(
         terms["prior"] = {"kind": "frozen", "potential": _without_reference(prior)}
         statistics = _of_the_rest(statistics, prior, labelled)
     if stage.confine is not None:
-        terms["model"] = confined(terms["model"], stage.confine.model_dump(), statistics, labelled)
+        margins = stage.confine.model_dump()
+        if prior is not None and prior.config["terms"].get("model", {}).get("kind") == "wall":
+            # where the network fades, the prior's energies count, and a wall has none but at short distance: a crystal
+            # that is compressed would fall back to the energy of none
+            margins["highest"] = None
+        terms["model"] = confined(terms["model"], margins, statistics, labelled)
     settings = {"kind": "sum", "terms": terms}
     potential = build(settings, statistics)
     if prior is not None:
