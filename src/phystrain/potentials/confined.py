@@ -37,8 +37,8 @@ class Margins(BaseModel):
     highest: float | None = Field(
         1.5,
         gt=1,
-        description="nothing is left above this multiple of the highest density; none: it does not fade there, which is "
-        "so in any case beside a wall, as that has no energies for crowded atoms",
+        description="nothing is left above this multiple of the highest density. None: crowded atoms do not fade, "
+        "and in no case beside a wall, which has no energies for them",
     )
     decays: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (10.0, 2.0),
