@@ -19,15 +19,15 @@ FREE = Guards(contact=None, temperature_rise=None, temperature_jump=None)
 
 def test_volumes_of_an_ideal_gas():
     """N free atoms at constant pressure have volumes of a gamma distribution of shape N + 1."""
-    atoms, kelvin, pressure, count = 4, 300.0, 0.05, 2000
+    atoms, kelvin, pressure, count = 10, 300.0, 0.05, 1000
     energy = BOLTZMANN * kelvin
     expected = (atoms + 1) * energy / (pressure * GPA)
-    barostat = Barostat(pressure=pressure, relaxation=300)
+    barostat = Barostat(pressure=pressure, relaxation=80)
     generator = torch.Generator().manual_seed(0)
     volume, every = torch.full((count,), expected, dtype=torch.float64), torch.ones(count, dtype=torch.float64)
     momenta = torch.randn(count, 3 * atoms, generator=generator, dtype=torch.float64) * np.sqrt(energy)
     volumes = []
-    for step in range(2500):
+    for step in range(3500):
         kinetic = momenta.square().sum(dim=1) / 2
         noise = torch.randn(count, 3 * atoms + 1, generator=generator, dtype=torch.float64)
         given = (2 * kinetic / (3 * volume), kelvin * every, 0.1 * GPA * every, 1.0 * every, noise[:, 0])
@@ -52,7 +52,7 @@ def test_crystal_has_the_pressure_that_was_set(lennard_jones, crystal, argon):
     argon.set_cell(argon.cell * scale, scale_atoms=True)
     fixed = settings.model_copy(update={"barostat": Barostat(pressure=0.3, bulk_modulus=1e9)})
     held = simulate(lennard_jones, replicate(Structures.from_ase([argon]), 4), fixed)
-    assert held.volume.std() < 1e-3
+    assert held.volume.std() < 1e-2
     assert held.pressure[later].mean() == pytest.approx(0.3, abs=0.03)
     # and ASE finds the static part of it in the last frame
     last = held.final.to_ase(0)

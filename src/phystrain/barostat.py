@@ -31,7 +31,7 @@ _SOFTEST, _HARDEST = 1.0, 1000.0
 _STIFFENING = 4.0
 """Rise of the bulk modulus with pressure, near 4 for most solids (Murnaghan 1944, doi:10.1073/pnas.30.9.244)."""
 
-_LARGEST = 0.02
+_LARGEST = 0.05
 """Relative change of sqrt(V) in one step that is never exceeded."""
 
 

@@ -111,7 +111,7 @@ class _Batch:
             failures=tuple(self.failures),
         )
 
-    def _evaluate(self, step: int) -> Float[Tensor, "atoms 3"] | None:
+    def _evaluate(self, step: int) -> Float[Tensor, "kept 3"] | None:
         """Forces on what is still moving, which is less afterwards by what has converged or failed."""
         graph = self.neighbours.graph(self.positions)
         failures: dict[int, Failure] = {}
@@ -141,7 +141,7 @@ class _Batch:
 
     def _keep(
         self, systems: Bool[Tensor, " systems"], forces: Float[Tensor, "atoms 3"]
-    ) -> Float[Tensor, "atoms 3"] | None:
+    ) -> Float[Tensor, "kept 3"] | None:
         """Leave all but these structures as they are; forces on the rest, ``None`` if there is no rest."""
         atoms = systems[self.system]
         self.end[self.places[~atoms].cpu().numpy()] = self.positions[~atoms].cpu().numpy()

@@ -50,6 +50,7 @@ class VerletList:
         self.cutoff, self.skin, self.dtype = float(cutoff), float(skin), dtype
         self.species, self.system = species, system
         self.rebuilds = 0
+        self._shift_vectors: Tensor
         self._radii = torch.tensor(covalent_radii, dtype=torch.float64, device=species.device)
         self._take_cells(cell, pbc)
         self._reference = positions.clone()

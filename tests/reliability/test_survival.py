@@ -64,7 +64,9 @@ def test_kaplan_meier_against_published_remissions():
     published = [1, 0.857, 0.807, 0.753, 0.690, 0.627, 0.538, 0.448]
     np.testing.assert_allclose(found.fraction, published, atol=6e-4)
     assert found.median == (23, 13, None)  # 95 % interval on the log(-log) scale, open above, as R's survfit has it
-    variance = (0.448**2) * sum(d / (n * (n - d)) for d, n in [(3, 21), (1, 17), (1, 15), (1, 12), (1, 11), (1, 7), (1, 6)])
+    variance = (0.448**2) * sum(
+        d / (n * (n - d)) for d, n in [(3, 21), (1, 17), (1, 15), (1, 12), (1, 11), (1, 7), (1, 6)]
+    )
     width = 1.959964 * np.sqrt(variance) / 0.448 / np.log(0.448)
     assert found.low[-1] == pytest.approx(0.448 ** np.exp(-width), abs=2e-3)
     assert found.high[-1] == pytest.approx(0.448 ** np.exp(width), abs=2e-3)

@@ -71,7 +71,7 @@ class Config(ReliabilityTest):
         return self.judge(self.run(subject))
 
     def run(self, subject: Subject) -> Trajectory:
-        """The dynamics of all temperatures and time steps side by side; runs with half the step end at half the time."""
+        """The dynamics of all temperatures and time steps side by side; those of half the step end at half the time."""
         first = self.temperature or subject.kelvin
         kinds = len(self.multiples) * (2 if self.halving else 1)
         start = starting(subject, self.replicas, self.kind)
@@ -133,8 +133,8 @@ class Config(ReliabilityTest):
             figures=figures,
             passed=passed,
             threshold=(
-                f"drift ratio |slope| t / std(E_kin) < {self.limit:g} (mlipaudit), every run complete; fluctuation falls "
-                f"by {self.fall:g} or more at half the step, 4 in theory (Merz, Shirts 2018)"
+                f"drift ratio |slope| t / std(E_kin) < {self.limit:g} (mlipaudit), every run complete; fluctuation "
+                f"falls by {self.fall:g} or more at half the step, 4 in theory (Merz, Shirts 2018)"
             ),
             sentence=_sentence(run, rungs, drifting, rough),
             curves={rung.name: rung.curve for rung in rungs},
@@ -147,8 +147,8 @@ class Config(ReliabilityTest):
     def _rung(self, run: Trajectory, kelvin: float) -> "Rung":
         """All runs at one temperature."""
         at = run.temperatures == kelvin
-        coarse = np.flatnonzero(at & (run.timesteps == run.settings.step))
-        fine = np.flatnonzero(at & (run.timesteps < run.settings.step))
+        coarse = np.flatnonzero(at & (run.timesteps == run.settings.step)).tolist()
+        fine = np.flatnonzero(at & (run.timesteps < run.settings.step)).tolist()
         slopes = [self._slope(run, number) for number in coarse]
         halved = [self._slope(run, number) for number in fine]
         worst, worst_halved = _worst(slopes), _worst(halved)
@@ -175,7 +175,7 @@ class Config(ReliabilityTest):
                 f"fluctuation at {kelvin:g} K over that of the kinetic energy": share,
                 f"heating at {kelvin:g} K with friction {1000 * self.friction:g}/ps, K": heating,
             },
-            curve=_curve(run, int(coarse[0])),
+            curve=_curve(run, coarse[0]),
         )
 
     def _slope(self, run: Trajectory, number: int) -> "Slope | None":

@@ -35,13 +35,17 @@ class Config(ReliabilityTest):
         default=None, gt=0, description="GPa that every run must reach; the end of the ramp if not given"
     )
     unsafe: float = Field(
-        default=1.0, ge=0, description="GPa below which a failure means unsafe: small cells swing that far by themselves"
+        default=1.0,
+        ge=0,
+        description="GPa below which a failure means unsafe: small cells swing that far by themselves",
     )
     picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
     relaxation: float = Field(default=200.0, gt=0, description="fs in which the volume follows the pressure")
-    smallest: float = Field(default=0.3, gt=0, lt=1, description="volume over that at the start that counts as collapse")
+    smallest: float = Field(
+        default=0.3, gt=0, lt=1, description="volume over that at the start that counts as collapse"
+    )
     largest: float = Field(default=2.0, gt=1, description="volume over that at the start that counts as burst")
     replicas: int = Field(default=2, ge=1, description="runs; they take turns over the starting structures")
     guards: Guards = Field(default=Guards(), description="when to stop a run")

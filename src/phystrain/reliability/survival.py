@@ -166,9 +166,9 @@ class Config(ReliabilityTest):
 
     def _temperatures(self, subject: Subject) -> Floats:
         if self.temperatures is not None:
-            return np.asarray(self.temperatures)
+            return np.asarray(self.temperatures, dtype=np.float64)
         if len(subject.temperatures) > 1:
-            return np.asarray(subject.temperatures)
+            return np.asarray(subject.temperatures, dtype=np.float64)
         return subject.kelvin * np.asarray(self.multiples)
 
 
