@@ -121,9 +121,7 @@ def share_out(
             planned[kind], note = _fewer_steps(test, subject, cost, RESTING * available)
             notes |= {kind: note} if note else {}
             available -= planned[kind].fixed_steps() * cost.step(_atoms(planned[kind], subject))
-    open_kinds = [
-        kind for kind, test in tests.items() if _has_length(test) and "picoseconds" not in test.model_fields_set
-    ]
+    open_kinds = [kind for kind, t in tests.items() if _has_length(t) and "picoseconds" not in t.model_fields_set]
     lengths: dict[str, float] = {}
     # a test that reaches its full or its least length leaves the others more or less: one is settled at a time
     while open_kinds:
