@@ -1,6 +1,6 @@
 """Molecular dynamics of eight replicas of a molecule in one batch, beside one ASE run after another.
 
-Usage: OMP_NUM_THREADS=1 python benchmarks/dynamics.py --data DIR [--rounds 9] [--output benchmarks/results/dynamics.json]
+Usage: OMP_NUM_THREADS=1 python benchmarks/dynamics.py --data DIR [--rounds 7] [--output FILE]
 
 DIR holds 3bpa/train_300K.xyz (27-atom molecules). Both ways run the same untrained network (weights do not change the
 time) in the same process, without compiling, from the same frames, 300 K, Langevin, 0.5 fs, with a neighbour list that

@@ -7,6 +7,7 @@ No test gets more than its published length, none less than what tells anything,
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from phystrain import compiled
@@ -15,7 +16,7 @@ from phystrain.guards import Guards
 from phystrain.reliability import ReliabilityTest, Subject
 
 MARGIN = 1.25
-"""By which a step is reckoned dearer than measured: neighbour lists are built anew, atoms come closer, others compute."""
+"""By which a step is reckoned dearer than measured: lists are built anew, atoms come closer, others compute."""
 
 STATIC = 60.0
 """Seconds kept back for what needs no dynamics, or a tenth of the whole where that is less."""
@@ -48,18 +49,17 @@ class Cost(NamedTuple):
         return MARGIN * (self.fixed * max(1.0, math.ceil(atoms / self.most)) + self.each * atoms)
 
 
-def step_cost(subject: Subject, copies: int, *, compile_first: bool = False) -> Cost:
+def step_cost(subject: Subject, copies: int) -> Cost:
     """Time steps of dynamics of one starting structure, and of all of them ``copies`` times.
 
     Args:
         subject: with structures to start from.
-        copies: of each, at most; as many as tests will run.
-        compile_first: as long runs do.
+        copies: of each, about as many as tests will run.
     """
     assert subject.start is not None
     sizes, seconds = [], []
     for structures in (subject.start.select([0]), replicate(subject.start, max(1, copies))):
-        settings = Settings(temperature=subject.kelvin, guards=_UNGUARDED, compiled=compile_first, record_interval=50)
+        settings = Settings(temperature=subject.kelvin, guards=_UNGUARDED, compiled=False, record_interval=50)
         step, took = settings.step_of(structures.species), []
         simulate(subject.potential, structures, settings.model_copy(update={"picoseconds": step / 1000}))  # warm
         for steps in _STEPS:
@@ -97,7 +97,8 @@ def within(
     cost = step_cost(subject, min(copies, 4))
     share = available / max(1, sum(_has_length(test) for test in tests.values()))
     if compiled.available() and share > 2 * compiled.WORTH and not hasattr(subject.potential, "heads"):
-        cost = step_cost(subject, min(copies, 4), compile_first=True)
+        # long runs are compiled, which is done here once, and later taken from torch's cache
+        cost = step_cost(replace(subject, potential=compiled.faster(subject.potential)), min(copies, 4))
     return share_out(subject, tests, cost, available - (time.perf_counter() - began))
 
 
@@ -173,7 +174,7 @@ def _price(test: ReliabilityTest, subject: Subject, cost: Cost) -> float:
 
 
 def _ideal(test: ReliabilityTest, subject: Subject, cost: Cost, available: float, whole: float) -> float:
-    """Ps that the share of a test pays for."""
+    """Length, ps, that the share of a test pays for."""
     return max(available, 0.0) * test.share / whole / _price(test, subject, cost)
 
 

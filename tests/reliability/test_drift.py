@@ -34,7 +34,7 @@ def test_both_temperatures_and_time_steps_run_at_once(lennard_jones, subject_of)
 
 
 def test_error_of_the_slope():
-    """Correlated noise about a line: the slope lies within a few of its errors, and the errors are not far too small."""
+    """Correlated noise about a line: the slope lies within a few of its errors."""
     random = np.random.default_rng(0)
     times = np.linspace(0, 5, 2000)
     off, errors = [], []

@@ -13,7 +13,7 @@ def test_sound_potential_follows_the_pressure(lennard_jones, subject_of, crystal
     result = Config(picoseconds=2, timestep=5, replicas=2, highest=3)(subject)
     assert result.passed
     assert (result.grade, result.conditions, result.applies) == ("safe", [], True)
-    assert result.figures["pressure in the cell at the end, GPa"] == pytest.approx(3, abs=0.3)
+    assert result.figures["pressure in the cell at the end, GPa"] == pytest.approx(3, abs=0.6)
     assert result.figures["highest pressure in the training data, GPa"] == pytest.approx(2)
     # solid argon at 3 GPa has about 0.73 of its volume at 0 GPa (Anderson, Swenson 1975); the pair form is a little off
     assert 0.65 < result.figures["volume at the end over that at the start"] < 0.8
@@ -22,15 +22,15 @@ def test_sound_potential_follows_the_pressure(lennard_jones, subject_of, crystal
 
 
 def test_hole_is_fallen_into_under_pressure(with_hole, subject_of):
-    config = Config(picoseconds=1.5, timestep=4, replicas=2, highest=150)
+    config = Config(picoseconds=1.5, timestep=4, replicas=2, highest=500)
     result = config(subject_of(with_hole))
     assert result.passed is False
     lowest = result.figures["lowest pressure at failure, GPa"]
-    assert 1 < lowest < 150
+    assert 1 < lowest < 500
     assert result.grade == "limited"
     assert result.conditions == [f"pressures above {lowest:.2g} GPa are unsupported"]
     assert "Ar-Ar contact" in result.sentence or "volume" in result.sentence
-    assert config.model_copy(update={"unsafe": 150.0})(subject_of(with_hole)).grade == "unsafe"
+    assert config.model_copy(update={"unsafe": 500.0})(subject_of(with_hole)).grade == "unsafe"
 
 
 def test_does_not_apply_to_molecules(lennard_jones, subject_of):

@@ -76,7 +76,7 @@ class Config(ReliabilityTest):
             timestep=self.timestep,
             picoseconds=self.picoseconds,
             friction=self.friction,
-            record_interval=20,
+            record_interval=5,
             seed=subject.seed,
             guards=self.guards,
             barostat=Barostat(
@@ -150,9 +150,10 @@ def _pressures(train: Structures | None) -> float | None:
     return float((-np.trace(stress, axis1=1, axis2=2) / 3 / GPA).max())
 
 
-def _last(values: np.ndarray, records: int = 10) -> float:
-    """Mean of the last records of a run, as far as it went."""
-    return float(values[np.isfinite(values)][-records:].mean())
+def _last(values: np.ndarray) -> float:
+    """Mean of the last twentieth of a run, as far as it went."""
+    known = values[np.isfinite(values)]
+    return float(known[-max(1, len(known) // 20) :].mean())
 
 
 def _curve(run: Trajectory, number: int, points: int = 100) -> Curve:
