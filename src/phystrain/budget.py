@@ -113,7 +113,8 @@ def share_out(
         cost: of a step.
         available: s.
     """
-    planned, notes = dict(tests), {}
+    planned = dict(tests)
+    notes: dict[str, str] = {}
     for kind, test in tests.items():
         if _has_length(test):
             if "picoseconds" in test.model_fields_set:
@@ -130,7 +131,7 @@ def share_out(
         ideal = {kind: _ideal(tests[kind], subject, cost, available, whole) for kind in open_kinds}
         short = [kind for kind in open_kinds if ideal[kind] < tests[kind].shortest]
         long = [kind for kind in open_kinds if ideal[kind] > tests[kind].full]
-        settled = short or long or open_kinds
+        settled = short or long or list(open_kinds)
         for kind in settled:
             test = tests[kind]
             lengths[kind] = _rounded(min(max(ideal[kind], test.shortest), test.full))
