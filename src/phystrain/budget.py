@@ -115,15 +115,15 @@ def share_out(
     """
     planned = dict(tests)
     notes: dict[str, str] = {}
-    for kind, test in tests.items():
-        if _has_length(test):
-            if "picoseconds" in test.model_fields_set:
-                available -= _price(test, subject, cost) * _length(test)
-        elif test.fixed_steps():
+    moving = {kind: test for kind, test in tests.items() if test.runs(subject)}  # what does not apply needs no time
+    given = {kind for kind, test in moving.items() if "picoseconds" in test.model_fields_set}
+    open_kinds = [kind for kind, test in moving.items() if _has_length(test) and kind not in given]
+    available -= sum(_price(tests[kind], subject, cost) * _length(tests[kind]) for kind in given)
+    for kind, test in moving.items():
+        if test.fixed_steps() and not _has_length(test):
             planned[kind], note = _fewer_steps(test, subject, cost, RESTING * available)
             notes |= {kind: note} if note else {}
             available -= planned[kind].fixed_steps() * cost.step(_atoms(planned[kind], subject))
-    open_kinds = [kind for kind, t in tests.items() if _has_length(t) and "picoseconds" not in t.model_fields_set]
     lengths: dict[str, float] = {}
     # a test that reaches its full or its least length leaves the others more or less: one is settled at a time
     while open_kinds:

@@ -81,7 +81,7 @@ def audit_saved(
     planned, cut = within(subject, {test.kind: test for test in parse_tests(tests)}, settings.minutes)
     said = {kind: f" Cut to fit {settings.minutes:g} minutes: {note}." for kind, note in cut.items()}
     return [
-        result.model_copy(update={"sentence": result.sentence + said.get(result.test, "") * result.applies})
+        result.model_copy(update={"sentence": result.sentence + said.get(result.test, "")})
         for result in audit(subject, planned)
     ]
 

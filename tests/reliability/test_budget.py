@@ -1,8 +1,10 @@
 """Lengths of runs from the time there is."""
 
 import pytest
+from ase import Atoms
 
 from phystrain.budget import Cost, share_out, step_cost, within
+from phystrain.data.structures import Structures
 from phystrain.reliability._suite import parse_tests
 
 DYNAMICS = ("drift", "heating", "survival", "squeeze", "relaxation", "rdf")
@@ -56,6 +58,16 @@ def test_what_was_given_stays(lennard_jones, subject_of):
     assert planned["survival"].picoseconds == 3
     assert planned["relaxation"].steps == 400
     assert not {"survival", "relaxation"} & set(notes)
+
+
+def test_what_does_not_apply_gets_no_time(lennard_jones, subject_of):
+    pair = Structures.from_ase([Atoms("Ar2", [[0, 0, 0], [0, 0, 4]])])
+    cost = Cost(0.01, 1e-4)
+    planned, notes = share_out(subject_of(lennard_jones, start=pair), made(), cost, 300.0)
+    without = {kind: test for kind, test in made().items() if kind != "squeeze"}
+    alone, _ = share_out(subject_of(lennard_jones, start=pair), without, cost, 300.0)
+    assert planned["survival"] == alone["survival"]
+    assert "squeeze" not in notes
 
 
 def test_steps_are_timed(lennard_jones, subject_of):

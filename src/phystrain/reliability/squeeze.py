@@ -50,6 +50,12 @@ class Config(ReliabilityTest):
     replicas: int = Field(default=2, ge=1, description="runs; they take turns over the starting structures")
     guards: Guards = Field(default=Guards(), description="when to stop a run")
 
+    def runs(self, subject: Subject) -> int:
+        """Replicas that start from structures with a volume."""
+        if subject.start is None or not subject.start.pbc.all(axis=1).any():
+            return 0
+        return self.replicas
+
     def __call__(self, subject: Subject) -> Result:
         """Squeeze the periodic structures of ``subject.start``.
 
