@@ -15,7 +15,7 @@ from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, Trajectory, simulate
 from phystrain.errors import UserError
 from phystrain.guards import Guards
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import starting
 from phystrain.units import GPA
 
@@ -42,7 +42,7 @@ class Config(ReliabilityTest):
     picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
-    relaxation: float = Field(default=200.0, gt=0, description="fs in which the volume follows the pressure")
+    relaxation: float = Field(default=50.0, gt=0, description="fs in which the volume follows the pressure")
     smallest: float = Field(
         default=0.3, gt=0, lt=1, description="volume over that at the start that counts as collapse"
     )
@@ -103,12 +103,13 @@ class Config(ReliabilityTest):
             train: structures whose stresses tell which pressures the potential was shown.
         """
         assert run.volume is not None and run.pressure is not None  # noqa: PT018
-        set_at_end = self.highest * run.steps / run.settings.n_steps
-        lowest = float(set_at_end.min())
+        target = self.highest * run.steps / run.settings.n_steps
+        # soft cells lag behind the ramp: what counts is the pressure that was in them
+        reached = np.minimum(target, [_peak(column) for column in run.pressure.T])
+        lowest = float(reached.min())
         required = self.highest if self.required is None else self.required
         shown = _pressures(train)
         ratio = run.volume / run.volume[0]
-        reached = np.array([_last(column) for column in run.pressure.T])
         figures: dict[str, float | int | str | None] = {
             "temperature, K": float(run.temperatures[0]),
             "highest pressure, GPa": self.highest,
@@ -116,34 +117,42 @@ class Config(ReliabilityTest):
             "time step, fs": run.settings.step,
             "runs": len(run.steps),
             "reached the end": float(run.survived.mean()),
-            "lowest pressure at failure, GPa": None if run.survived.all() else lowest,
-            "pressure in the cell at the end, GPa": float(reached.mean()),
+            "lowest pressure at failure, GPa": None if run.survived.all() else float(reached[~run.survived].min()),
+            "lowest pressure reached, GPa": lowest,
             "volume at the end over that at the start": float(np.mean([_last(column) for column in ratio.T])),
             "highest pressure in the training data, GPa": shown,
         }
-        earliest = int(np.where(run.survived, np.inf, set_at_end).argmin())
-        conditions = [] if run.survived.all() else [f"pressures above {lowest:.2g} GPa are unsupported"]
+        earliest = int(np.where(run.survived, np.inf, reached).argmin())
+        conditions = [] if run.survived.all() else [f"pressures above {reached[earliest]:.2g} GPa are unsupported"]
         lost = int((~run.survived).sum())
+        passed: bool | None = bool((reached >= np.where(run.survived, _ENOUGH, 1.0) * required).all())
+        if not passed and not lost:
+            passed = None  # the ramp was too fast for these cells to tell
+        grade: Grade | None = "unsafe" if lowest < self.unsafe else "limited"
         return Result(
             test=self.kind,
             title=TITLE,
             figures=figures | {"earliest failure": run.sentences[earliest]},
-            passed=lowest >= required,
+            passed=passed,
             threshold=f"every run reaches {required:g} GPa",
             sentence=(
-                f"All {len(run.steps)} runs reached {self.highest:g} GPa, at {figures[_VOLUME]:.2f} of the volume."
-                if not lost
-                else f"{lost} of {len(run.steps)} runs failed on the way to {self.highest:g} GPa, the earliest at "
-                f"{lowest:.2g} GPa: {run.sentences[earliest]}."
+                f"{lost} of {len(run.steps)} runs failed on the way to {self.highest:g} GPa, the earliest at "
+                f"{reached[earliest]:.2g} GPa: {run.sentences[earliest]}."
+                if lost
+                else f"All {len(run.steps)} runs survived to {lowest:.2g} GPa, at {figures[_VOLUME]:.2f} of the volume"
+                + ("." if passed else f"; the ramp to {self.highest:g} GPa was too fast: give picoseconds.")
             ),
             curves={f"run {number + 1}": _curve(run, number) for number in range(min(len(run.steps), 4))},
-            grade="safe" if lowest >= required else "unsafe" if lowest < self.unsafe else "limited",
+            grade="safe" if passed else None if passed is None else grade,
             conditions=conditions,
         )
 
     def _not_applicable(self, reason: str) -> Result:
         return Result(test=self.kind, title=TITLE, applies=False, sentence=f"Does not apply: {reason}.")
 
+
+_ENOUGH = 0.8
+"""Part of the pressure asked for that must have been in the cells of runs that survived."""
 
 _VOLUME = "volume at the end over that at the start"
 
@@ -154,6 +163,13 @@ def _pressures(train: Structures | None) -> float | None:
         return None
     stress = train.stress[train.labelled("stress")]
     return float((-np.trace(stress, axis1=1, axis2=2) / 3 / GPA).max())
+
+
+def _peak(values: np.ndarray) -> float:
+    """Largest mean over a twentieth of a run: single records swing by GPa."""
+    known = values[np.isfinite(values)]
+    width = max(1, len(known) // 20)
+    return float(np.convolve(known, np.full(width, 1 / width), "valid").max())
 
 
 def _last(values: np.ndarray) -> float:
