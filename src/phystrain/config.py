@@ -101,11 +101,14 @@ class DataConfig(Section):
 class Reliability(Section):
     """The tests after training; see ``phystrain audit``. Fields given for a test under ``tests`` win over these."""
 
-    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
-        [300.0], min_length=1, description="K, the temperature of the training data first"
+    temperatures: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] | None = Field(
+        None, description="K, the temperature of the training data first; tests in dynamics need it, and nobody guesses"
     )
     replicas: int = Field(4, gt=0)
-    picoseconds: float = Field(2.0, gt=0)
+    picoseconds: float = Field(2.0, gt=0, description="length of runs, where minutes are not given")
+    minutes: float | None = Field(
+        None, gt=0, description="wall time for all tests, from which lengths of runs follow; instead of picoseconds"
+    )
     timestep: float | None = Field(None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     tests: Tests | None = Field(None, description="tests by kind with their settings; all of them if not given")
     baseline: bool = Field(

@@ -5,13 +5,12 @@ precision. Random numbers of a structure are a function of its key, the atom and
 not depend on what else is in the batch. A structure that fails leaves the batch and the others go faster.
 
 Integrators: velocity Verlet (Swope et al. 1982, doi:10.1063/1.442716) and Langevin dynamics in the BAOAB splitting
-(Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010).
+(Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010); cells change by :mod:`phystrain.barostat`, in the middle of the
+step, next to the thermostat.
 """
 
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -21,20 +20,21 @@ from ase.data import atomic_masses
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from phystrain import compiled, guards, noise
+from phystrain import compiled, guards
+from phystrain.barostat import bulk_moduli, static_pressure
 from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.guards import Failure
 from phystrain.progress import bar
+from phystrain.recorder import Recorder
+from phystrain.streams import Streams
 from phystrain.trajectory import Settings, Trajectory, joined
-from phystrain.units import BOLTZMANN, VELOCITY
+from phystrain.units import BOLTZMANN, GPA, VELOCITY
 from phystrain.verlet_list import VerletList
 
 __all__ = ["Settings", "Trajectory", "placement", "replicate", "simulate"]
 
-_START, _THERMOSTAT = 1, 2  # random streams
-_NOISE_BLOCK = 200_000  # random numbers made at a time
 _REPORT_EVERY = 0.2  # seconds between updates of the progress bar
 
 
@@ -50,6 +50,7 @@ def simulate(
     *,
     temperatures: npt.ArrayLike | None = None,
     final_temperatures: npt.ArrayLike | None = None,
+    timesteps: npt.ArrayLike | None = None,
     velocities: Floats | None = None,
     keys: Sequence[int] | None = None,
     description: str | None = None,
@@ -58,41 +59,50 @@ def simulate(
 
     Args:
         potential: a :class:`phystrain.derive.Potential`, on its device and in its precision.
-        structures: where to start; cells stay as they are.
+        structures: where to start; cells stay as they are unless the settings name a barostat.
         settings: how to run.
         temperatures: (systems,) K, in place of ``settings.temperature``.
         final_temperatures: (systems,) K that the thermostat reaches at the end of the run, rising or falling linearly
             in time, and the guards' limits with it; ``temperatures`` throughout if not given.
+        timesteps: (systems,) fs, in place of that of the settings, which still sets the number of steps, the same for
+            all, and the times of the records.
         velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
         keys: (systems,) random stream of each structure; its number if not given.
         description: shown beside a progress bar; no bar if not given.
 
     Raises:
-        UserError: a starting position is not finite, or an element is unknown to the potential.
-        ValueError: final temperatures without a thermostat.
+        UserError: a starting position is not finite, an element is unknown to the potential, or cells are to change
+            of structures that have none.
+        ValueError: final temperatures or a barostat without a thermostat, or frames of changing cells.
     """
-    if final_temperatures is not None and settings.ensemble == "nve":
-        raise ValueError("final_temperatures needs the nvt ensemble: without a thermostat nothing follows them")
+    if settings.ensemble == "nve" and (final_temperatures is not None or settings.barostat is not None):
+        raise ValueError("final_temperatures and barostat need the nvt ensemble: nothing follows them without")
+    if settings.barostat is not None and settings.frame_interval is not None:
+        raise ValueError("frames hold positions only: leave frame_interval out beside a barostat")
+    if settings.barostat is not None and not structures.pbc.all():
+        raise UserError("pressure needs structures that are periodic in all three directions")
     if not np.isfinite(structures.positions).all():
         raise UserError("a starting structure has a position that is not finite: leave it out")
     settings = settings.model_copy(update={"timestep": settings.step_of(structures.species)})
-    kelvin = np.full(len(structures), settings.temperature) if temperatures is None else np.asarray(temperatures, float)
+    count = len(structures)
+    kelvin = np.full(count, settings.temperature) if temperatures is None else np.asarray(temperatures, float)
     final = None if final_temperatures is None else np.asarray(final_temperatures, float)
-    key = np.arange(len(structures)) if keys is None else np.asarray(keys, dtype=np.int64)
+    step_of = np.full(count, settings.step) if timesteps is None else np.asarray(timesteps, float)
+    key = np.arange(count) if keys is None else np.asarray(keys, dtype=np.int64)
     groups = _groups(structures.sizes, settings.batch_atoms)
     steps = settings.n_steps
     parts = []
     with bar() as display:
         task = display.add_task(description or "", total=steps * len(groups), visible=description is not None, note="")
         for number, group in enumerate(groups):
-            atoms = ragged(structures.offsets, group)
             run = _Run(
                 potential,
                 structures.select(group),
                 settings,
                 kelvin[group],
                 None if final is None else final[group],
-                None if velocities is None else velocities[atoms],
+                step_of[group],
+                None if velocities is None else velocities[ragged(structures.offsets, group)],
                 key[group],
             )
             if run.is_worth_compiling():
@@ -124,15 +134,14 @@ class _Run:
         settings: Settings,
         temperatures: Floats,
         final_temperatures: Floats | None,
+        timesteps: Floats,
         velocities: Floats | None,
         keys: npt.NDArray[np.int64],
     ) -> None:
-        self._began = time.perf_counter()
-        self.potential, self.structures, self.settings = cast(Potential, potential), structures, settings
-        self._kelvin_of_all = temperatures
+        self.recorder = Recorder(structures, settings, temperatures, timesteps)
+        self.potential, self.settings = cast(Potential, potential), settings
         device, dtype = placement(potential)
-        count, steps = len(structures), settings.n_steps
-        self.numbers = torch.arange(count, device=device)
+        self.numbers = torch.arange(len(structures), device=device)
         self.places = torch.arange(len(structures.positions), device=device)
         self.system = torch.from_numpy(structures.system).to(device)
         self.positions = torch.from_numpy(structures.positions.copy()).to(device)
@@ -143,14 +152,14 @@ class _Run:
         self._ramps = final_temperatures is not None
         self.first_kelvin, self.last_kelvin = self.kelvin, torch.from_numpy(final).to(device)
         self.hottest = settings.guards.hottest(self.kelvin)
+        self.timestep = torch.from_numpy(timesteps).to(device)
+        self.of_atoms = self.timestep[self.system][:, None] * VELOCITY  # time step with velocities in sqrt(eV/u)
         sizes = torch.from_numpy(structures.sizes).to(device)
         # Langevin noise drives the centre of mass too; without it, total momentum stays zero
         self.freedom = 3 * sizes.to(torch.float64) if settings.ensemble == "nvt" else (3.0 * sizes - 3).clamp(min=1)
-        atom = noise.index_in_system(self.system, sizes)
-        self.keys = noise.mix(torch.from_numpy(keys).to(device)[self.system], settings.seed, atom)
-        self.velocities = self._drawn() if velocities is None else torch.from_numpy(velocities.copy()).to(device)
-        self._noise, self._noise_from = self.velocities.new_empty(0, 0, 3), 0
-
+        self.streams = Streams(keys, settings.seed, self.system, sizes)
+        drawn = self.streams.velocities(self.system, self.masses, self.kelvin)
+        self.velocities = drawn if velocities is None else torch.from_numpy(velocities.copy()).to(device)
         self.neighbours = VerletList(
             self.positions,
             species,
@@ -161,9 +170,11 @@ class _Run:
             settings.skin,
             dtype,
         )
-        self._prepare_records(count, steps)
         self.forces = torch.zeros_like(self.positions)
         self.energy = torch.zeros_like(self.kelvin)
+        self.virial = torch.zeros_like(self.kelvin)  # eV/Å³, the static pressure
+        self.first_volume = self._volume()
+        self.modulus = self._moduli(structures)
         self.bonds: guards.Bonds | None = None
         if settings.guards.bond_stretch is not None:
             self.neighbours.graph(self.positions)
@@ -192,31 +203,54 @@ class _Run:
         """One time step; afterwards the guards."""
         if self._ramps:
             self._set_temperature(step / self.settings.n_steps)
-        timestep = self.settings.step * VELOCITY  # velocities in sqrt(eV/u) inside this function
-        half = timestep / 2
+        half = self.of_atoms / 2
         velocities = self.velocities / VELOCITY + half * self.forces / self.masses
         if self.settings.ensemble == "nve":
-            self.positions = self.positions + timestep * velocities
+            self.positions = self.positions + self.of_atoms * velocities
+            self.velocities = velocities * VELOCITY
         else:
-            keep = math.exp(-self.settings.friction * self.settings.step)
+            keep = torch.exp(-self.settings.friction * self.timestep)
             spread = torch.sqrt((1 - keep * keep) * BOLTZMANN * self.kelvin)[self.system, None] / self.masses.sqrt()
             self.positions = self.positions + half * velocities
-            velocities = keep * velocities + spread * self._random(step)
-            self.positions = self.positions + half * velocities
-        self.velocities = velocities * VELOCITY
+            velocities = keep[self.system, None] * velocities + spread * self.streams.thermostat(step)
+            self.velocities = velocities * VELOCITY
+            if self.settings.barostat is not None:
+                self._change_cells(step)
+                if not self.running:
+                    return
+            self.positions = self.positions + self.of_atoms / 2 * (self.velocities / VELOCITY)
         self._forces(step)
-        self.velocities = self.velocities + VELOCITY * half * self.forces / self.masses
+        self.velocities = self.velocities + VELOCITY * self.of_atoms / 2 * self.forces / self.masses
         if self.running:
             self._remove(guards.too_hot(self._temperature(), self.hottest), step)
         if step % self.settings.record_interval == 0 and self.running:
             self._record(step)
         if self.settings.frame_interval and step % self.settings.frame_interval == 0:
-            self._frames.append(self._all_positions())
+            self.recorder.frame(self.places.cpu().numpy(), self.positions.cpu().numpy())
 
     def _set_temperature(self, fraction: float) -> None:
         """Target of the thermostat, and the limits that go with it, after this fraction of the run."""
         self.kelvin = self.first_kelvin + fraction * (self.last_kelvin - self.first_kelvin)
         self.hottest = self.settings.guards.hottest(self.kelvin)
+
+    def _change_cells(self, step: int) -> None:
+        """Scale cells, positions and, inversely, velocities; stop structures whose volume has left its range."""
+        barostat = self.settings.barostat
+        assert barostat is not None
+        factor = barostat.stretch(
+            step / self.settings.n_steps,
+            self._volume(),
+            self._pressure(),
+            self.kelvin,
+            self.modulus,
+            self.timestep,
+            self.streams.barostat(step),
+        )
+        self.neighbours.rescale(factor)
+        of_atoms = factor[self.system, None]
+        self.positions, self.velocities = self.positions * of_atoms, self.velocities / of_atoms
+        ratio = self._volume() / self.first_volume
+        self._remove(guards.changed_volumes(ratio, barostat.smallest, barostat.largest), step)
 
     def _forces(self, step: int) -> None:
         """Energies and forces at the present positions, of structures that the guards let pass."""
@@ -232,10 +266,29 @@ class _Run:
             if not self.running:
                 return
             graph = self.neighbours.graph(self.positions)
-        predicted = evaluate(self.potential, graph, ("energy", "forces"))
+        want = ("energy", "forces") if self.settings.barostat is None else ("energy", "forces", "stress")
+        predicted = evaluate(self.potential, graph, want)
         assert predicted.energy is not None and predicted.forces is not None  # noqa: PT018
         self.energy, self.forces = predicted.energy, predicted.forces.to(torch.float64)
+        if predicted.stress is not None:
+            self.virial = static_pressure(predicted.stress)
         self._remove(guards.not_finite(self.energy, self.forces, self.system), step)
+
+    def _moduli(self, structures: Structures) -> Float[Tensor, " systems"]:
+        """eV/Å³, on which the barostat bases the speed of the volume; zero without one."""
+        barostat = self.settings.barostat
+        if barostat is None:
+            return torch.zeros_like(self.kelvin)
+        if barostat.bulk_modulus is not None:
+            return torch.full_like(self.kelvin, barostat.bulk_modulus * GPA)
+        return torch.from_numpy(bulk_moduli(cast(nn.Module, self.potential), structures)).to(self.kelvin.device)
+
+    def _volume(self) -> Float[Tensor, " systems"]:
+        return torch.linalg.det(self.neighbours.cell).abs()
+
+    def _pressure(self) -> Float[Tensor, " systems"]:
+        """eV/Å³, of this moment."""
+        return self.virial + 2 * self._kinetic() / (3 * self._volume())
 
     def _temperature(self) -> Float[Tensor, " systems"]:
         return 2 * self._kinetic() / (BOLTZMANN * self.freedom)
@@ -244,41 +297,16 @@ class _Run:
         twice = (self.velocities.square() * self.masses).sum(dim=1)
         return torch.zeros_like(self.kelvin).index_add(0, self.system, twice) / (2 * VELOCITY**2)
 
-    def _drawn(self) -> Float[Tensor, "atoms 3"]:
-        """(atoms, 3) Å/fs, Maxwell-Boltzmann, without net momentum in any structure."""
-        component = torch.arange(3, device=self.keys.device)
-        velocities = noise.normal(self.keys[:, None], _START, component)
-        velocities = velocities * torch.sqrt(BOLTZMANN * self.kelvin[self.system, None] / self.masses) * VELOCITY
-        momentum = velocities.new_zeros(self.running, 3).index_add(0, self.system, velocities * self.masses)
-        mass = velocities.new_zeros(self.running, 1).index_add(0, self.system, self.masses)
-        return velocities - (momentum / mass)[self.system]
-
-    def _random(self, step: int) -> Float[Tensor, "atoms 3"]:
-        """(atoms, 3) standard normal numbers of a step; made for many steps at a time, which is much cheaper."""
-        if not self._noise_from <= step < self._noise_from + len(self._noise):
-            count = max(1, min(_NOISE_BLOCK // (3 * len(self.keys)), 64))
-            steps = torch.arange(step, step + count, device=self.keys.device)[:, None, None]
-            component = torch.arange(3, device=self.keys.device)
-            self._noise = noise.normal(self.keys[None, :, None], _THERMOSTAT, steps, component)
-            self._noise_from = step
-        return self._noise[step - self._noise_from]
-
     def _remove(self, failures: dict[int, Failure], step: int) -> None:
         """Freeze the structures that failed, keep their last frame, go on with the others."""
         if not failures:
             return
         systems = torch.ones(self.running, dtype=torch.bool, device=self.system.device)
-        temperature = self._temperature()
         for local, failure in failures.items():
             systems[local] = False
-            number = int(self.numbers[local])
-            self._steps[number] = step
-            self._reasons[number] = failure.reason
-            picoseconds = step * self.settings.step / 1000
-            self._sentences[number] = f"{failure.finding} at {picoseconds:.3f} ps"
-            self._end_temperature[number] = float(temperature[local])
+            self.recorder.stop(int(self.numbers[local]), failure, step)
         atoms = systems[self.system]
-        self._keep_frame(~atoms)
+        self._end(~atoms, ~systems)
         self._keep(atoms, systems)
 
     def _keep(self, atoms: Bool[Tensor, " atoms"], systems: Bool[Tensor, " systems"]) -> None:
@@ -287,85 +315,41 @@ class _Run:
         if bool(systems.any()):
             self.neighbours.keep(atoms, systems)
         self.system = (torch.cumsum(systems, 0) - 1)[self.system[atoms]]
-        for name in ("places", "positions", "velocities", "forces", "masses", "keys"):
+        for name in ("places", "positions", "velocities", "forces", "masses", "of_atoms"):
             setattr(self, name, getattr(self, name)[atoms])
-        of_systems = ("numbers", "kelvin", "first_kelvin", "last_kelvin", "hottest", "freedom", "energy")
-        for name in (*of_systems, "_last_temperature"):
+        of_systems = ("numbers", "kelvin", "first_kelvin", "last_kelvin", "hottest", "freedom", "energy", "timestep")
+        for name in (*of_systems, "virial", "first_volume", "modulus", "_last_temperature"):
             setattr(self, name, getattr(self, name)[systems])
-        if self._noise.shape[1] == len(atoms):
-            self._noise = self._noise[:, atoms]
-
-    def _prepare_records(self, count: int, steps: int) -> None:
-        records = steps // self.settings.record_interval + 1
-        self._records = {
-            name: np.full((records, count), np.nan) for name in ("potential", "kinetic", "temperature", "contact")
-        }
-        self._steps = np.full(count, steps)
-        self._reasons: list[str | None] = [None] * count
-        self._sentences = [""] * count
-        self._end_temperature = np.full(count, np.nan)
-        self._end_positions = self.structures.positions.copy()
-        self._end_velocities = np.zeros_like(self._end_positions)
-        self._frames = [self._end_positions.copy()] if self.settings.frame_interval else []
+        self.streams.keep(atoms, systems)
 
     def _record(self, step: int) -> None:
         """Note energies and temperatures; check for a jump of the temperature since the last record."""
         if not self.running:
             return
-        row, columns = step // self.settings.record_interval, self.numbers.cpu().numpy()
-        kinetic, temperature = self._kinetic(), self._temperature()
+        temperature = self._temperature()
         contact = guards.closest_contacts(self.neighbours, self.running)
-        values = {"potential": self.energy, "kinetic": kinetic, "temperature": temperature, "contact": contact}
-        for name, value in values.items():
-            self._records[name][row, columns] = value.cpu().numpy()
+        values = {"potential": self.energy, "kinetic": self._kinetic(), "temperature": temperature, "contact": contact}
+        if self.settings.barostat is not None:
+            values |= {"pressure": self._pressure() / GPA, "volume": self._volume()}
+        arrays = {name: value.cpu().numpy() for name, value in values.items()}
+        self.recorder.record(step, self.numbers.cpu().numpy(), arrays)
         if (jump := self.settings.guards.temperature_jump) is not None:
             limit = jump * torch.maximum(self._last_temperature, self.kelvin).clamp(min=1.0)
             self._last_temperature = temperature
             self._remove(guards.too_hot(temperature, limit), step)
 
-    def _keep_frame(self, atoms: Bool[Tensor, " atoms"]) -> None:
-        places = self.places[atoms].cpu().numpy()
-        self._end_positions[places] = self.positions[atoms].cpu().numpy()
-        self._end_velocities[places] = self.velocities[atoms].cpu().numpy()
-
-    def _all_positions(self) -> Floats:
-        """(atoms, 3) Å, of the structures still running and of those that were stopped."""
-        positions = self._end_positions.copy()
-        positions[self.places.cpu().numpy()] = self.positions.cpu().numpy()
-        return positions
+    def _end(self, atoms: Bool[Tensor, " atoms"], systems: Bool[Tensor, " systems"]) -> None:
+        """Note the last frame and state of these atoms and structures."""
+        moving = (self.places, self.positions, self.velocities)
+        self.recorder.last_frame(*(array[atoms].cpu().numpy() for array in moving))
+        state = (self.numbers, self._temperature(), self.kelvin, self.neighbours.cell)
+        self.recorder.last_state(*(array[systems].cpu().numpy() for array in state))
 
     def trajectory(self) -> Trajectory:
         """What happened; to be called at the end."""
         if self.running:
-            self._keep_frame(torch.ones_like(self.places, dtype=torch.bool))
-            self._end_temperature[self.numbers.cpu().numpy()] = self._temperature().cpu().numpy()
-        steps = self.settings.n_steps
-        interval = self.settings.record_interval * self.settings.step
-        ended = [f"{value:.4f}" for value in self._steps * self.settings.step / 1000]
-        info = self.structures.info | {
-            "failure": np.array(self._sentences),
-            "time_ps": np.array(ended),
-            "temperature_K": np.array([f"{value:.0f}" for value in self._end_temperature]),
-        }
-        return Trajectory(
-            settings=self.settings,
-            temperatures=self._kelvin_of_all,
-            steps=self._steps,
-            reasons=tuple(self._reasons),
-            sentences=tuple(self._sentences),
-            times=np.arange(steps // self.settings.record_interval + 1) * interval / 1000,
-            **self._records,
-            final=replace(self.structures.without_labels(), positions=self._end_positions, info=info),
-            velocities=self._end_velocities,
-            frames=np.stack(self._padded_frames()) if self._frames else None,
-            seconds=time.perf_counter() - self._began,
-        )
-
-    def _padded_frames(self) -> list[Floats]:
-        """The stored frames, the last one repeated where every structure was stopped before the end."""
-        assert self.settings.frame_interval is not None
-        missing = self.settings.n_steps // self.settings.frame_interval + 1 - len(self._frames)
-        return self._frames + [self._end_positions] * missing
+            self._end(torch.ones_like(self.places, dtype=torch.bool), torch.ones_like(self.numbers, dtype=torch.bool))
+        return self.recorder.trajectory()
 
 
 def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[np.int64]]:

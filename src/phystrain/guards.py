@@ -58,7 +58,7 @@ class Failure(NamedTuple):
     """Why a structure was stopped.
 
     Attributes:
-        reason: ``distance``, ``temperature``, ``bond`` or ``non-finite``.
+        reason: ``distance``, ``temperature``, ``bond``, ``volume`` or ``non-finite``.
         finding: for people, without the time.
     """
 
@@ -153,6 +153,17 @@ def not_finite(
         what = "energy" if not bool(torch.isfinite(energy[number])) else "force"
         failures[number] = Failure("non-finite", f"{what} that is not a finite number")
     return failures
+
+
+def changed_volumes(ratio: Float[Tensor, " systems"], smallest: float, largest: float) -> dict[int, Failure]:
+    """Structures whose volume over that at the start has left this range, by their number."""
+    wrong = ~((ratio >= smallest) & (ratio <= largest))  # also true for not-a-number
+    if not bool(wrong.any()):
+        return {}
+    return {
+        number: Failure("volume", f"volume {ratio[number]:.2f} times that at the start")
+        for number in torch.nonzero(wrong).squeeze(1).tolist()
+    }
 
 
 def closest_contacts(neighbours: VerletList, n_systems: int) -> Float[Tensor, " systems"]:

@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import yaml
 from ase.data import chemical_symbols
 
@@ -17,10 +19,18 @@ from phystrain.errors import UserError
 
 ATOMS_PER_STEP = 300
 FEWEST = 4
+UNKNOWN = "temperatures: null"
+TEMPERATURE_NAMES = ("temperature", "temperature_k", "temp", "temp_k", "kelvin", "t_k")
+"""Names under which frames say at what temperature they were taken, in this order; capitals do not matter."""
 
 
 def propose(
-    data: Path | str, keys: LabelKeys | None = None, *, test: Path | str | None = None, base: Path | str = "."
+    data: Path | str,
+    keys: LabelKeys | None = None,
+    *,
+    test: Path | str | None = None,
+    base: Path | str = ".",
+    temperatures: Sequence[float] | None = None,
 ) -> str:
     """Text of a run file that trains on ``data`` as it stands.
 
@@ -29,6 +39,7 @@ def propose(
         keys: names of the labels where they are not the usual ones.
         test: file with test structures.
         base: folder of the run file, which relative paths in it start from.
+        temperatures: K, that of the data first; those that the frames name, or else none, if not given.
 
     Raises:
         UserError: a file cannot be read, there are too few structures with energies, or a test structure holds an
@@ -72,7 +83,32 @@ def propose(
         keys=f"\n  keys: {yaml.safe_dump(chosen, default_flow_style=True).strip()}" if chosen else "",
         test=f"\n  test: {_quoted(test, base)}" if test else "",
         valid_fraction=_valid_fraction(structures),
+        temperatures=_temperatures_line(structures, temperatures),
     ) + _with_comments({"stages": stages})
+
+
+def named_temperatures(structures: Structures) -> list[float]:
+    """K, up to four that the frames name themselves, ascending; none if they do not."""
+    for name in TEMPERATURE_NAMES:
+        found = next((values for key, values in structures.info.items() if key.lower() == name), None)
+        if found is None:
+            continue
+        try:
+            kelvin = np.unique([float(value) for value in found if value])
+        except ValueError:
+            continue
+        if len(kelvin) and np.isfinite(kelvin).all() and kelvin[0] > 0:
+            return [float(value) for value in kelvin[np.unique(np.linspace(0, len(kelvin) - 1, 4).astype(int))]]
+    return []
+
+
+def _temperatures_line(structures: Structures, given: Sequence[float] | None) -> str:
+    """Setting and comment."""
+    kelvin = list(given) if given else named_temperatures(structures)
+    if not kelvin:
+        return f"# TO FILL IN: the temperature of your data in K, as in [300]; it is not guessed\n  {UNKNOWN}"
+    source = "" if given else "# as your frames name them\n  "
+    return f"{source}temperatures: {json.dumps(kelvin)}"
 
 
 def _quoted(file: Path | str, base: Path | str) -> str:
@@ -144,9 +180,13 @@ data:
   # 'isolated' takes energies of isolated atoms from single-atom frames, 'fit' fits them; or give them: {{H: -13.6}}
   reference_energies: auto
 
-# After training the potential is tested in molecular dynamics. Put your own temperatures (K) here. With 'baseline' the
-# same network is also trained without physics and tested beside it.
-reliability: {{temperatures: [300.0], replicas: 4, picoseconds: 2.0, baseline: true}}
+# After training the potential is tested in molecular dynamics. With 'baseline' the same network is also trained without
+# physics and tested beside it.
+reliability:
+  {temperatures}
+  replicas: 4
+  picoseconds: 2.0
+  baseline: true
 
 seed: 0
 

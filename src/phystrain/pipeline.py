@@ -18,7 +18,7 @@ from phystrain.errors import UserError
 from phystrain.fitting import FAMILIES
 from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
-from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
+from phystrain.preflight import require_device, require_held_out, require_sources, require_temperature, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
@@ -61,6 +61,7 @@ def run(
     require_sources(config, Path(base))
     require_device(config)
     require_held_out(config)
+    require_temperature(config.reliability)
     variant, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
     if variant is None:
         return []

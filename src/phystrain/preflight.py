@@ -9,11 +9,12 @@ from pydantic import BaseModel, ValidationError
 from phystrain import registry
 from phystrain.augment import load_teacher
 from phystrain.augment._recipes import RECIPES
-from phystrain.config import RunConfig
+from phystrain.config import Reliability, RunConfig
 from phystrain.data.write import require_ending
 from phystrain.errors import UserError
 from phystrain.explain import explain
 from phystrain.files import require_writable
+from phystrain.reliability import ReliabilityTest
 from phystrain.saving import load_model
 from phystrain.stages import RUNNING
 
@@ -52,6 +53,31 @@ def require_held_out(config: RunConfig) -> None:
     held_out = data.test or data.valid or data.split_key or data.valid_fraction
     if config.reliability.enabled and "errors" in tests and not held_out:
         raise UserError("reliability.tests.errors needs held-out structures: give data.test, or a data.valid_fraction")
+
+
+def require_temperature(settings: Reliability, complaint: str = "") -> None:
+    """Refuse tests in dynamics at a temperature that nobody has named.
+
+    Args:
+        settings: of the tests.
+        complaint: what is wrong, where it is not a run file that lacks the temperature.
+    """
+    tests = settings.tests
+    chosen = [registry.parse("reliability", {"kind": kind}) for kind in registry.kinds("reliability")]
+    needy = [test for test in (chosen if tests is None else tests.values()) if needs_temperature(test)]
+    if settings.enabled and settings.temperatures is None and needy:
+        if complaint:
+            raise UserError(f"{complaint}:\ngive it in K with --temperature, as in --temperature 300")
+        raise UserError(
+            "the tests in dynamics need the temperature of your training data, which is not guessed. Add its K to the\n"
+            "run file, as in 'reliability: {temperatures: [300]}', or reliability.temperatures=[300] to the command"
+        )
+
+
+def needs_temperature(test: ReliabilityTest) -> bool:
+    """Whether a test takes its temperature from that of the training data."""
+    asked = [getattr(test, name) for name in ("temperature", "temperatures") if name in type(test).model_fields]
+    return asked == [None]
 
 
 def require_device(config: RunConfig) -> None:

@@ -21,7 +21,7 @@ from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.errors import UserError
-from phystrain.preflight import checked, require_apart, require_new
+from phystrain.preflight import checked, require_apart, require_new, require_temperature
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
@@ -76,7 +76,8 @@ def audit_model(
     start: Path | None = None,
     temperatures: Sequence[float] | None = None,
     replicas: int = 4,
-    picoseconds: float = 2.0,
+    minutes: float = 15.0,
+    picoseconds: float | None = None,
     timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
@@ -89,8 +90,10 @@ def audit_model(
         start: structures to start dynamics from; if labelled, errors are measured on them too. If not given and
             ``path`` is a run folder, the test or validation structures of that run; of its training structures, which
             it takes if there is nothing else, no errors are measured.
-        temperatures: K; those of the run if not given.
-        replicas, picoseconds, timestep: of the dynamics.
+        temperatures: K; those of the run if not given. They are not guessed.
+        minutes: of wall time, from which the lengths of the dynamics follow.
+        picoseconds: length of every run, instead of ``minutes``.
+        replicas, timestep: of the dynamics.
         output: folder for results and page.
         seed: of the dynamics.
         say: told what was found.
@@ -99,14 +102,13 @@ def audit_model(
     folder = output or Path(f"{name_of(path).removesuffix('.safetensors')}-audit")
     require_apart(folder)
     model = load_model(path)
-    given = {
-        "temperatures": list(temperatures or model.meta.get("temperatures", [300.0])),
-        "replicas": replicas,
-        "picoseconds": picoseconds,
-        "timestep": timestep,
-    }
+    known = list(temperatures or model.meta.get("temperatures") or [])
+    given = {"temperatures": known or None, "replicas": replicas, "timestep": timestep}
+    given |= {"minutes": minutes} if picoseconds is None else {"picoseconds": picoseconds}
     settings = checked(Reliability, "audit", given)
     test, structures = (read(start).structures,) * 2 if start is not None else _own_data(Path(path))
+    if structures is not None:
+        require_temperature(settings, f"audit: the temperature of the data that {path} was trained on is not known")
     results = audit_saved(
         model,
         settings,

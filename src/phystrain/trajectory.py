@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from phystrain.barostat import Barostat
 from phystrain.data.structures import Floats, Structures
 from phystrain.guards import Guards
 
@@ -22,6 +23,7 @@ class Settings(BaseModel):
     timestep: float | None = Field(default=None, gt=0, description="fs; if not given 1, or 0.5 with hydrogen")
     picoseconds: float = Field(default=10.0, gt=0, description="length of the run, ps")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
+    barostat: Barostat | None = Field(default=None, description="of runs with changing cells; else cells are fixed")
     skin: float = Field(default=0.8, gt=0, description="reserve of the neighbour lists, Å")
     record_interval: int = Field(default=20, ge=1, description="steps between records of energies and temperatures")
     frame_interval: int | None = Field(default=None, ge=1, description="steps between stored positions")
@@ -56,22 +58,27 @@ class Trajectory:
     Attributes:
         settings: of the run, the time step filled in.
         temperatures: (systems,) K, of the thermostat at the start.
+        timesteps: (systems,) fs.
         steps: (systems,) step at which a guard stopped the structure, or the last one.
-        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, or ``None`` if it survived.
+        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``volume``, ``non-finite``, or ``None`` if it
+            survived.
         sentences: by structure: what was found and when; empty if it survived.
-        times: (records,) ps.
+        times: (records,) ps, of structures that have the time step of the settings.
         potential, kinetic: (records, systems) eV; not a number after a structure has been stopped.
         temperature: (records, systems) K, of the atoms.
         contact: (records, systems) shortest distance as a fraction of the sum of the two covalent radii.
         final: the last frame of each structure: the failing one where a guard stopped it. ``info`` tells
-            ``failure``, ``time_ps`` and ``temperature_K``.
+            ``failure`` and its ``reason``, ``time_ps``, ``temperature_K`` of the atoms and ``thermostat_K``.
         velocities: (atoms, 3) Å/fs, of the same frame.
         frames: (frames, atoms, 3) Å, not wrapped, every ``frame_interval`` steps; ``None`` if not asked for.
         seconds: wall time.
+        pressure: (records, systems) GPa, the kinetic part included; ``None`` without a barostat.
+        volume: (records, systems) Å³; ``None`` without a barostat.
     """
 
     settings: Settings
     temperatures: Floats
+    timesteps: Floats
     steps: npt.NDArray[np.int64]
     reasons: tuple[str | None, ...]
     sentences: tuple[str, ...]
@@ -84,6 +91,8 @@ class Trajectory:
     velocities: Floats
     frames: Floats | None
     seconds: float
+    pressure: Floats | None = None
+    volume: Floats | None = None
 
     @property
     def survived(self) -> npt.NDArray[np.bool_]:
@@ -93,7 +102,7 @@ class Trajectory:
     @property
     def picoseconds(self) -> Floats:
         """(systems,) ps, time until a guard stopped the structure, or the length of the run."""
-        return np.asarray(self.steps * self.settings.step / 1000)
+        return np.asarray(self.steps * self.timesteps / 1000)
 
     @property
     def failing(self) -> Structures:
@@ -105,12 +114,13 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
     """Trajectories of several groups of structures, run alike, as one."""
     over_systems = {
         name: np.concatenate([getattr(part, name) for part in parts], axis=1)
-        for name in ("potential", "kinetic", "temperature", "contact")
+        for name in (*("potential", "kinetic", "temperature", "contact"), *_of_cells(parts))
     }
     frames = [part.frames for part in parts if part.frames is not None]
     return Trajectory(
         settings=parts[0].settings,
         temperatures=np.concatenate([part.temperatures for part in parts]),
+        timesteps=np.concatenate([part.timesteps for part in parts]),
         steps=np.concatenate([part.steps for part in parts]),
         reasons=sum((part.reasons for part in parts), ()),
         sentences=sum((part.sentences for part in parts), ()),
@@ -121,3 +131,7 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
         frames=np.concatenate(frames, axis=1) if frames else None,
         seconds=sum(part.seconds for part in parts),
     )
+
+
+def _of_cells(parts: Sequence[Trajectory]) -> tuple[str, ...]:
+    return ("pressure", "volume") if parts[0].volume is not None else ()

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from phystrain import registry
+from phystrain.budget import within
 from phystrain.config import Reliability
 from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.reliability import Result, Subject
-from phystrain.reliability._suite import audit
+from phystrain.reliability._suite import audit, parse_tests
 from phystrain.report.comparison import Variant
 from phystrain.saving import SavedModel
 
@@ -64,7 +65,7 @@ def audit_saved(
         statistics=model.statistics,
         test=test,
         start=start,
-        temperatures=tuple(settings.temperatures),
+        temperatures=tuple(settings.temperatures or ()),
         seed=seed,
     )
     tests = _tests(settings, frames_to)
@@ -75,16 +76,27 @@ def audit_saved(
             del tests["rdf"]
         if start is None:
             tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
-    return audit(subject, tests)
+    if settings.minutes is None or start is None:
+        return audit(subject, tests)
+    planned, cut = within(subject, {test.kind: test for test in parse_tests(tests)}, settings.minutes)
+    said = {kind: f" Cut to fit {settings.minutes:g} minutes: {note}." for kind, note in cut.items()}
+    return [
+        result.model_copy(update={"sentence": result.sentence + said.get(result.test, "")})
+        for result in audit(subject, planned)
+    ]
 
 
 def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str, Any]]:
     """Fields of each test: those of the section where the test itself was given none."""
-    length: dict[str, Any] = {"picoseconds": settings.picoseconds}
+    length: dict[str, Any] = {} if settings.minutes is not None else {"picoseconds": settings.picoseconds}
     if settings.timestep is not None:
         length["timestep"] = settings.timestep
+    # without a budget, as after training, the cheaper half of what drift and squeeze can do
+    brief: dict[str, Any] = {} if settings.minutes is not None else {"replicas": 1}
     common = {
-        "drift": length | {"halving": False},
+        "drift": length | brief | ({} if settings.minutes is not None else {"halving": False}),
+        "squeeze": length | brief,
+        "relaxation": {"replicas": settings.replicas},
         "heating": length | {"replicas": settings.replicas},
         "rdf": length | {"replicas": settings.replicas},
         "survival": length | {"replicas": settings.replicas, "frames_to": frames_to},

@@ -19,7 +19,7 @@ _SOON = 0.5
 
 
 class VerletList:
-    """The neighbour list of a batch of structures whose atoms move and whose cells do not.
+    """The neighbour list of a batch of structures whose atoms move, and whose cells only change by :meth:`rescale`.
 
     Positions are those of an integrator: float64 and never wrapped. Graphs are handed out with positions brought back
     into the cell, so that a potential in single precision loses nothing when atoms have diffused far.
@@ -53,10 +53,13 @@ class VerletList:
         self.cutoff, self.skin, self.dtype = float(cutoff), float(skin), dtype
         self.species, self.system = species, system
         self.rebuilds = 0
+        self._shift_vectors: Tensor
         self._radii = torch.tensor(covalent_radii, dtype=torch.float64, device=species.device)
         self._take_cells(cell, pbc)
         self._reference = positions.clone()
         self._origin = torch.zeros_like(positions)
+        self._scale = torch.ones(len(cell), dtype=torch.float64, device=species.device)
+        self._set_limits()
         nothing = (np.empty((2, 0), np.int64), np.empty((0, 3)))
         self._lists: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]] = [nothing] * len(cell)
         self._rebuild(positions, np.arange(len(cell)))
@@ -65,7 +68,7 @@ class VerletList:
     def _take_cells(self, cell: Float[Tensor, "systems 3 3"], pbc: Bool[Tensor, "systems 3"]) -> None:
         self._cell, self._pbc = cell, pbc
         self._graph_cell = cell.to(self.dtype)
-        self._cell_array, self._pbc_array = cell.cpu().numpy(), pbc.cpu().numpy()
+        self._pbc_array = pbc.cpu().numpy()
         sizes = torch.bincount(self.system, minlength=len(cell)).cpu().numpy()
         self._offsets = np.concatenate([[0], np.cumsum(sizes)])
 
@@ -118,31 +121,66 @@ class VerletList:
         numbers = torch.cumsum(systems, 0) - 1
         self.species, self.system = self.species[atoms], numbers[self.system[atoms]]
         self._reference, self._origin = self._reference[atoms], self._origin[atoms]
+        self._scale = self._scale[systems]
+        self._set_limits()
         self._lists = [item for item, stays in zip(self._lists, systems.tolist(), strict=True) if stays]
         self._take_cells(self._cell[systems], self._pbc[systems])
         self._assemble()
 
+    def rescale(self, factor: Float[Tensor, " systems"]) -> None:
+        """Change all lengths; to be called when the positions that are handed in have been scaled by the same.
+
+        Args:
+            factor: (systems,) of each structure.
+        """
+        of_atoms = factor[self.system][:, None]
+        self._reference, self._origin = self._reference * of_atoms, self._origin * of_atoms
+        self._shift_vectors = self._shift_vectors * of_atoms[self._edges[0]]
+        self._cell = self._cell * factor[:, None, None]
+        self._graph_cell = self._cell.to(self.dtype)
+        self._scale = self._scale * factor
+        self._set_limits()
+
+    @property
+    def cell(self) -> Float[Tensor, "systems 3 3"]:
+        """(systems, 3, 3) Å, as they are now."""
+        return self._cell
+
+    def _set_limits(self) -> None:
+        """Squares of how far atoms may move, by structure, before a pair that is not listed can be within the cut-off.
+
+        Pairs that are not listed were further apart than cut-off and skin, lengths since scaled by ``_scale``.
+        """
+        reserve = (self._scale * (self.cutoff + self.skin) - self.cutoff).clamp(min=0)
+        self._limits = (reserve / 2).square()
+        self._least = float(self._limits.min())
+
     def _refresh(self, positions: Float[Tensor, "atoms 3"]) -> None:
         moved = (positions - self._reference).square_().sum(dim=1)
-        limit = (self.skin / 2) ** 2
-        if float(moved.max()) <= limit:  # the usual case costs one reduction
+        if self._least > 0 and float(moved.max()) <= self._least:  # the usual case costs one reduction
             return
         worst = moved.new_zeros(len(self._cell)).scatter_reduce(0, self.system, moved, "amax")
-        # those that would be next come along: putting the lists of all together costs more than one list
-        self._rebuild(positions, torch.nonzero(worst > _SOON * limit).squeeze(1).cpu().numpy())
+        stale = (worst > self._limits) | (self._limits == 0)
+        if bool(stale.any()):  # those that would be next come along: putting the lists of all together costs more
+            stale |= worst > _SOON * self._limits
+        self._rebuild(positions, torch.nonzero(stale).squeeze(1).cpu().numpy())
 
     def _rebuild(self, positions: Float[Tensor, "atoms 3"], stale: npt.NDArray[np.int64]) -> None:
-        arrays = positions.cpu().numpy()
+        if not len(stale):
+            return
+        arrays, cells = positions.cpu().numpy(), self._cell.cpu().numpy()
         origin = self._origin.cpu().numpy()
         for number in stale:
             part = slice(self._offsets[number], self._offsets[number + 1])
-            cell, pbc = self._cell_array[number], self._pbc_array[number]
+            cell, pbc = cells[number], self._pbc_array[number]
             origin[part] = _whole_cells(arrays[part], cell, pbc)
             self._lists[number] = neighbour_list(arrays[part] - origin[part], cell, pbc, self.cutoff + self.skin)
         self._origin = torch.from_numpy(origin).to(positions.device)
         chosen = torch.zeros(len(self._cell), dtype=torch.bool)
         chosen[torch.from_numpy(stale)] = True
         self._reference = torch.where(chosen.to(positions.device)[self.system][:, None], positions, self._reference)
+        self._scale = torch.where(chosen.to(positions.device), 1.0, self._scale)
+        self._set_limits()
         self.rebuilds += len(stale)
         self._assemble()
 

@@ -249,6 +249,7 @@ WRONG = {
     "data.group_by=config": "no structure has 'config' to group by",
     "reliability.temperatures=[]": "reliability.temperatures should not be empty",
     "reliability.temperatures=[-3]": "should be greater than 0, got -3",
+    "reliability={}": "reliability: {temperatures: [300]}",
     "precision=float16": "precision should be 'float32' or 'float64', got 'float16'",
     "device=gpu": "device should be 'auto', 'cpu' or 'cuda', got 'gpu'",
 }
@@ -424,7 +425,7 @@ def test_an_element_that_the_model_never_saw(refuse, model, tmp_path, command):
     arguments = {
         "evaluate": [model, "nh.xyz", "--output", "new"],
         "md": [model, "nh.xyz", "--temperature", "300", "--output", "new.xyz"],
-        "audit": [model, "--start", "nh.xyz", "--output", "new"],
+        "audit": [model, "--start", "nh.xyz", "--temperature", "300", "--output", "new"],
         "augment": ["nh.xyz", "--teacher", model, "--output", "new.xyz"],
     }
     refuse(command, *arguments[command], words=("the potential knows O, Si, not H, N", "Train it on data with H, N"))
@@ -432,6 +433,12 @@ def test_an_element_that_the_model_never_saw(refuse, model, tmp_path, command):
 
 
 # ---- arguments
+
+
+def test_audit_does_not_guess_the_temperature(refuse, model, data, tmp_path):
+    words = ("temperature of the data", "not known", "--temperature 300")
+    refuse("audit", model, "--start", data, "--output", "new", words=words)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -459,6 +466,7 @@ def test_dynamics_that_cannot_be(refuse, model, data, tmp_path, arguments, words
     ("arguments", "words"),
     [
         (["--temperature", "-3"], "should be greater than 0, got -3"),
+        (["--minutes", "0"], "minutes should be greater than 0"),
         (["--timestep", "0"], "timestep should be greater than 0"),
         (["--replicas", "0"], "replicas should be greater than 0"),
     ],

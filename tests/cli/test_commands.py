@@ -3,6 +3,8 @@
 import csv
 import inspect
 import json
+import os
+import pty
 import re
 import subprocess
 import sys
@@ -38,7 +40,7 @@ def project(tmp_path_factory, cache):
         patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", cache)
         keys = ["--energy", "E_pbe", "--forces", "F_pbe"]
-        main(["init", "data/our labels.xyz", "--output", "settings/run.yaml", *keys])
+        main(["init", "data/our labels.xyz", "--output", "settings/run.yaml", "--temperature", "300", *keys])
         stages = config.load("settings/run.yaml").stages
         short = [f"stages.{stage.name}.steps=3" for stage in stages if stage.fit is None]
         short.append("stages.teacher.fit={choose: [morse_zbl], evaluations: 4, starts: 1, folds: 2}")
@@ -56,6 +58,39 @@ def test_init_proposes_all_stages(project):
     assert (found.data.keys.energy, found.data.keys.forces) == ("E_pbe", "F_pbe")
     assert "12 structures, 24 atoms, elements O Si" in text
     assert sum("#" in line for line in text.splitlines()) > 5
+
+
+def test_init_never_guesses_a_temperature(call, refuse, data, tmp_path):
+    outcome = call("init", data)
+    assert "fill in reliability.temperatures in run.yaml" in outcome.out
+    assert config.load(tmp_path / "run.yaml").reliability.temperatures is None
+    refuse("train", "run.yaml", *TINY, words=("is not guessed", "temperatures: [300]"))
+    assert not (tmp_path / "runs").exists()
+    given = call("init", data, "--output", "given.yaml", "--temperature", "450", "--temperature", "900")
+    assert "fill in" not in given.out
+    assert config.load(tmp_path / "given.yaml").reliability.temperatures == [450, 900]
+    refuse("init", data, "--output", "cold.yaml", "--temperature", "-4", words="K above 0")
+    # frames that name it are believed
+    text = data.read_text().replace("REF_energy", "temperature=700 REF_energy")
+    (tmp_path / "named.xyz").write_text(text)
+    assert "fill in" not in call("init", "named.xyz", "--output", "named.yaml").out
+    found = config.load(tmp_path / "named.yaml")
+    assert found.reliability.temperatures == [700]
+    assert "as your frames name them" in (tmp_path / "named.yaml").read_text()
+
+
+def test_a_terminal_is_asked(data, tmp_path):
+    outer, inner = pty.openpty()
+    command = [sys.executable, "-m", "phystrain.cli", "init", str(data)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdin=inner, stderr=inner, stdout=subprocess.DEVNULL)
+    os.close(inner)
+    asked = b""
+    while b"training data, K" not in asked:
+        asked += os.read(outer, 100)
+    os.write(outer, b"350 K\n")
+    assert process.wait(timeout=60) == 0
+    os.close(outer)
+    assert config.load(tmp_path / "run.yaml").reliability.temperatures == [350]
 
 
 def test_init_names_test_structures(call, data, tmp_path):

@@ -12,7 +12,8 @@ def audit(
     start: Path | None = None,
     temperature: list[float] | None = None,
     replicas: int = 4,
-    picoseconds: float = 2.0,
+    minutes: float = 15.0,
+    picoseconds: float | None = None,
     timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
@@ -30,7 +31,11 @@ def audit(
         Structures to start dynamics from; labelled ones also give errors. The run's own held-out structures if not
         given, or else those it was trained on, of which no errors are measured.
     temperature
-        K; repeat for several. That of the training data first.
+        K; repeat for several. That of the training data first; needed unless the run file named it.
+    minutes
+        Wall time for all tests, from which the lengths of the dynamics follow.
+    picoseconds
+        Length of every run in dynamics, instead of minutes.
     output
         Folder for results, plots and page; MODEL-audit if not given.
     """
@@ -41,6 +46,7 @@ def audit(
         start=start,
         temperatures=temperature,
         replicas=replicas,
+        minutes=minutes,
         picoseconds=picoseconds,
         timestep=timestep,
         output=output,

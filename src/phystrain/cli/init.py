@@ -13,6 +13,7 @@ def init(
     *,
     output: Path = Path("run.yaml"),
     test: Path | None = None,
+    temperature: list[float] | None = None,
     energy: Keys = None,
     forces: Keys = None,
     stress: Keys = None,
@@ -28,12 +29,16 @@ def init(
         The run file.
     test
         File of structures to test on, never trained on.
+    temperature
+        K, of the data, for the tests in dynamics after training; repeat for several. Taken from the frames if they
+        name it, asked for on a terminal if not.
     force
         Replace the file if it exists.
     """
+    from phystrain.asking import ask_temperature
     from phystrain.data.read import LabelKeys
     from phystrain.files import require_writable, write_text
-    from phystrain.init import propose
+    from phystrain.init import UNKNOWN, propose
 
     if output.exists() and output in (data, test):
         raise UserError(f"{output} is the file to read: choose another --output")
@@ -41,5 +46,12 @@ def init(
         raise UserError(f"{output} exists: choose another --output, or --force to replace it")
     require_writable(output)
     keys = LabelKeys(energy=energy, forces=forces, stress=stress)
-    write_text(output, propose(data, keys, test=test, base=output.parent))
+    if any(not 0 < kelvin < float("inf") for kelvin in temperature or ()):
+        raise UserError("--temperature should be a number of K above 0")
+    text = propose(data, keys, test=test, base=output.parent, temperatures=temperature)
+    if UNKNOWN in text and (answer := ask_temperature()) is not None:
+        text = propose(data, keys, test=test, base=output.parent, temperatures=[answer])
+    write_text(output, text)
+    if UNKNOWN in text:
+        say(f"fill in reliability.temperatures in {output} first: the data does not tell its temperature")
     say(f"wrote {output}; train with: {shlex.join(['phystrain', 'train', str(output)])}")

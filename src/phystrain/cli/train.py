@@ -28,8 +28,9 @@ def train(
         Forget what is in the run folder.
     """
     from phystrain import config
+    from phystrain.asking import with_temperature
     from phystrain.pipeline import run
 
-    settings = config.load(run_file, overrides)
+    settings = with_temperature(config.load(run_file, overrides))
     folder = output or run_file.parent / "runs" / run_file.stem
     run(settings, folder, base=run_file.parent, restart=restart, say=say)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from phystrain.data.structures import Structures
+from phystrain.errors import UserError
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
@@ -44,7 +45,7 @@ class Subject:
         statistics: of its training data.
         test: labelled structures that it was not trained on; ``None`` if there are none.
         start: structures from which dynamics starts; ``None`` if there are none.
-        temperatures: K, the training temperature first where it is known.
+        temperatures: K, the training temperature first; empty where it is not known.
         seed: of velocities and thermostat.
         train: structures that it was trained on; ``None`` if they are not at hand.
         reference: a trajectory to compare dynamics with; ``None`` if there is none.
@@ -55,14 +56,28 @@ class Subject:
     statistics: Statistics
     test: Structures | None = None
     start: Structures | None = None
-    temperatures: tuple[float, ...] = (300.0,)
+    temperatures: tuple[float, ...] = ()
     seed: int = 0
     train: Structures | None = None
     reference: Reference | None = None
 
+    @property
+    def kelvin(self) -> float:
+        """Training temperature.
+
+        Raises:
+            UserError: it is not known, and nobody guesses it.
+        """
+        if not self.temperatures:
+            raise UserError(
+                "the temperature of the training data is not known: give it with --temperature,\n"
+                "or as reliability.temperatures in a run file"
+            )
+        return self.temperatures[0]
+
 
 class Curve(BaseModel):
-    """A line to draw: x against y, with names and units on the axes."""
+    """A line to draw: x against y, with names and units on the axes, and a band about it if ``low`` is not empty."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -70,6 +85,8 @@ class Curve(BaseModel):
     y: list[float | None]
     x_label: str
     y_label: str
+    low: list[float | None] = []
+    high: list[float | None] = []
 
 
 class Result(BaseModel):
@@ -110,10 +127,24 @@ class ReliabilityTest(PluginConfig):
     Attributes:
         cost: 0 for seconds, 1 for a short dynamics run, 2 for a long one; cheap tests come first.
         level: what it needs: 0 the model and the data alone, 1 dynamics, 2 a reference trajectory or more labels.
+        share: of the time for dynamics, relative to that of the other tests that have a field ``picoseconds``.
+        shortest: ps, below which a run of this test tells nothing.
+        full: ps, as long as published protocols have it; a shorter run is called cut.
     """
 
     cost: ClassVar[int] = 0
     level: ClassVar[Literal[0, 1, 2]] = 0
+    share: ClassVar[float] = 1.0
+    shortest: ClassVar[float] = 0.5
+    full: ClassVar[float] = 10.0
+
+    def runs(self, subject: Subject) -> int:  # noqa: ARG002
+        """How many structures it moves side by side."""
+        return int(getattr(self, "replicas", 0))
+
+    def fixed_steps(self) -> int:
+        """Steps that it takes with each of its runs whatever time there is, where it has no ``picoseconds``."""
+        return 0
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Result:

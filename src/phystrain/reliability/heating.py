@@ -11,10 +11,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from phystrain.data.structures import Floats
-from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.errors import UserError
+from phystrain.dynamics import Settings, Trajectory, simulate
 from phystrain.guards import Guards
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability._runs import starting
 
 
 class Config(ReliabilityTest):
@@ -23,12 +23,16 @@ class Config(ReliabilityTest):
     kind: Literal["heating"] = "heating"
     cost: ClassVar[int] = 1
     level: ClassVar[Literal[0, 1, 2]] = 1
+    share: ClassVar[float] = 1.5
     temperature: float | None = Field(
         default=None, gt=0, description="K at the start; the first of the subject's if not given"
     )
     highest: float = Field(default=8.0, gt=1, description="multiple of the first temperature reached at the end")
     required: float = Field(
         default=2.0, ge=1, description="multiple of the first temperature that every run must reach"
+    )
+    unsafe: float = Field(
+        default=1.25, ge=1, description="multiple of the first temperature below which a failure means unsafe"
     )
     picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
@@ -46,11 +50,8 @@ class Config(ReliabilityTest):
 
     def run(self, subject: Subject) -> Trajectory:
         """The dynamics, all replicas side by side."""
-        start = subject.start
-        if start is None or not len(start):
-            raise UserError("heating: there is no structure to start from; name a file with --start")
-        at_first = replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas))
-        first = self.temperature or subject.temperatures[0]
+        at_first = starting(subject, self.replicas, self.kind)
+        first = self.temperature or subject.kelvin
         settings = Settings(
             ensemble="nvt",
             temperature=first,
@@ -77,14 +78,17 @@ class Config(ReliabilityTest):
         figures: dict[str, float | int | str | None] = {
             "first temperature, K": first,
             "highest temperature, K": self.highest * first,
-            "length, ps": self.picoseconds,
+            "length, ps": run.settings.picoseconds,
             "time step, fs": run.settings.step,
+            "heating rate, K/ps": (self.highest - 1) * first / run.settings.picoseconds,
             "runs": len(reached),
             "reached the end": float(run.survived.mean()),
             "mean temperature reached, K": float(reached.mean()),
             "lowest temperature reached, K": lowest,
         }
         earliest = int(np.where(run.survived, np.inf, reached).argmin())
+        grade: Grade = "unsafe" if lowest < self.unsafe * first else "limited"
+        conditions = [] if run.survived.all() else [f"heating above {lowest:.0f} K is unsupported"]
         return Result(
             test=self.kind,
             title="Heating",
@@ -98,6 +102,10 @@ class Config(ReliabilityTest):
                 f"{self.highest * first:g} K, the earliest at {lowest:.0f} K: {run.sentences[earliest]}."
             ),
             curves={"heating": running_curve(reached, run.survived, first, self.highest * first)},
+            grade="safe" if lowest >= self.required * first else grade,
+            conditions=conditions,
+            # a ramp passes each temperature in no time: what it reaches bounds what is safe from above
+            kelvin=lowest,
         )
 
 

@@ -85,7 +85,7 @@ class Config(ReliabilityTest):
         """The dynamics, with stored frames."""
         settings = Settings(
             ensemble="nvt",
-            temperature=self.temperature or subject.temperatures[0],
+            temperature=self.temperature or subject.kelvin,
             timestep=self.timestep,
             picoseconds=self.picoseconds,
             friction=self.friction,

@@ -1,8 +1,12 @@
-"""How long a potential survives in hot dynamics: many runs, each stopped as soon as it is unphysical."""
+"""How long a potential survives in hot dynamics: many runs, each stopped as soon as it is unphysical.
+
+What runs that survive prove is said with them: N runs of t ps without a failure bound the rate of failures, not exclude
+them. Failing frames are kept, with reason, time and temperature: they are the next ones to compute.
+"""
 
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import ase.io
 import numpy as np
@@ -10,10 +14,11 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.guards import Guards
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability._kaplan_meier import Survival, kaplan_meier, largest_rate
+from phystrain.reliability._runs import highest_rung, starting
 
 
 class Config(ReliabilityTest):
@@ -22,6 +27,8 @@ class Config(ReliabilityTest):
     kind: Literal["survival"] = "survival"
     cost: ClassVar[int] = 2
     level: ClassVar[Literal[0, 1, 2]] = 1
+    share: ClassVar[float] = 4.0
+    full: ClassVar[float] = 20.0
     temperatures: tuple[float, ...] | None = Field(
         default=None, description="K; if not given the subject's, or multiples of its only one"
     )
@@ -49,15 +56,16 @@ class Config(ReliabilityTest):
         run = self.run(subject)
         if self.frames_to is not None and not run.survived.all():
             write_frames(self.frames_to, run.failing)
-        return self.judge(run, subject.seed)
+        return self.judge(run, subject.seed, subject.temperatures[0] if subject.temperatures else None)
+
+    def runs(self, subject: Subject) -> int:
+        """Replicas at every temperature."""
+        return self.replicas * len(self._temperatures(subject))
 
     def run(self, subject: Subject) -> Trajectory:
         """The dynamics: all temperatures and replicas side by side, sorted by temperature."""
-        start = subject.start
-        if start is None or not len(start):
-            raise UserError("survival: there is no structure to start from; name a file with --start")
+        at_one = starting(subject, self.replicas, self.kind)
         kelvin = self._temperatures(subject)
-        at_one = replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas))
         settings = Settings(
             ensemble="nvt",
             timestep=self.timestep,
@@ -77,70 +85,130 @@ class Config(ReliabilityTest):
             description=f"hot dynamics of {subject.name}",
         )
 
-    def judge(self, run: Trajectory, seed: int = 0) -> Result:
-        """What a trajectory of :meth:`run` says."""
+    def judge(self, run: Trajectory, seed: int = 0, training: float | None = None) -> Result:
+        """What a trajectory of :meth:`run` says.
+
+        Args:
+            run: sorted by temperature.
+            seed: of the bootstrap.
+            training: K, temperature of the training data; the lowest of the run if not given.
+        """
         figures: dict[str, float | int | str | None] = {
             "time step, fs": run.settings.step,
-            "length, ps": self.picoseconds,
+            "length, ps": run.settings.picoseconds,
             "runs": len(run.reasons),
             "survived": float(run.survived.mean()),
         }
-        curves, lost = {}, []
-        passed = True
-        for kelvin in np.unique(run.temperatures).tolist():
-            at = run.temperatures == kelvin
-            survived, times = run.survived[at], run.picoseconds[at]
-            fraction = float(survived.mean())
-            low, high = bootstrap_interval(times, seed)
-            figures |= {
-                f"survived at {kelvin:g} K": fraction,
-                f"median survival at {kelvin:g} K, ps": median_survival(times, survived),
-                f"mean survival at {kelvin:g} K, ps": float(times.mean()),
-                f"mean survival at {kelvin:g} K, 95 % interval, ps": f"{low:.2f} to {high:.2f}",
-                f"failures at {kelvin:g} K": _counted(run, at),
-            }
-            curves[f"{kelvin:g} K"] = survival_curve(times, survived, self.picoseconds)
-            passed = passed and fraction >= self.required
-            if not survived.all():
-                lost.append(f"{int((~survived).sum())} of {len(times)} at {kelvin:g} K")
-        earliest = run.sentences[int(np.where(run.survived, np.inf, run.picoseconds).argmin())]
+        rungs = [self._rung(run, kelvin, seed) for kelvin in np.unique(run.temperatures).tolist()]
+        highest = highest_rung((rung.kelvin, rung.holds) for rung in rungs)
+        figures["highest temperature of survival, K"] = highest
+        for rung in rungs:
+            figures |= rung.figures
+        broken = [rung for rung in rungs if not rung.holds]
+        trained_at = rungs[0].kelvin if training is None else training
+        lost_there = highest == 0 or any(rung.kelvin <= trained_at for rung in broken)
         return Result(
             test=self.kind,
             title="Survival in hot dynamics",
             figures=figures,
-            passed=passed,
-            threshold=f"at least {100 * self.required:g} % of the runs survive {self.picoseconds:g} ps",
-            sentence=(
-                f"Runs lost: {', '.join(lost)}; the earliest: {earliest}."
-                if lost
-                else f"All {len(run.reasons)} runs of {self.picoseconds:g} ps survived."
-            ),
-            curves=curves,
+            passed=not broken,
+            threshold=f"at least {100 * self.required:g} % of the runs survive {run.settings.picoseconds:g} ps",
+            sentence=self._sentence(run, rungs, highest),
+            curves={f"{rung.kelvin:g} K": rung.curve for rung in rungs},
+            grade="safe" if not broken else "unsafe" if lost_there else "limited",
+            conditions=[rung.clause for rung in broken[:1]],
+            kelvin=highest,
+        )
+
+    def _rung(self, run: Trajectory, kelvin: float, seed: int) -> "Rung":
+        """What the runs at one temperature say."""
+        at = run.temperatures == kelvin
+        failed, times = ~run.survived[at], run.picoseconds[at]
+        estimate = kaplan_meier(times, failed)
+        median, earliest, latest = estimate.median
+        low, high = bootstrap_interval(times, seed)
+        rate = largest_rate(int(failed.sum()), float(times.sum()))
+        length = run.settings.picoseconds
+        figures: dict[str, float | int | str | None] = {
+            f"survived at {kelvin:g} K": float(1 - failed.mean()),
+            f"95 % interval of survival at {kelvin:g} K": f"{estimate.low[-1]:.2f} to {estimate.high[-1]:.2f}",
+            f"median survival at {kelvin:g} K, ps": median,
+            f"mean survival at {kelvin:g} K, ps": float(times.mean()),
+            f"mean survival at {kelvin:g} K, 95 % interval, ps": f"{low:.2f} to {high:.2f}",
+            f"largest failure rate at {kelvin:g} K (95 %), 1/ps": rate,
+            f"failures at {kelvin:g} K": _counted(run, at),
+        }
+        if median is not None:
+            ends = (f"> {length:g}" if end is None else f"{end:.2f}" for end in (earliest, latest))
+            figures[f"95 % interval of the median at {kelvin:g} K, ps"] = " to ".join(ends)
+        holds = bool(1 - failed.mean() >= self.required)
+        reasons = Counter(run.reasons[number] for number in np.flatnonzero(at & ~run.survived))
+        clause = (
+            f"dynamics at {kelvin:g} K is unsupported: {int(failed.sum())} of {len(times)} runs of {length:g} ps failed"
+        )
+        if reasons:
+            clause += f" ({reasons.most_common(1)[0][0]})"
+        return Rung(kelvin, holds, int(failed.sum()), rate, figures, survival_curve(estimate, length), clause)
+
+    def _sentence(self, run: Trajectory, rungs: list["Rung"], highest: float) -> str:
+        """What happened, and what it proves."""
+        lost = [f"{rung.failed} of {self.replicas} at {rung.kelvin:g} K" for rung in rungs if rung.failed]
+        first = run.sentences[int(np.where(run.survived, np.inf, run.picoseconds).argmin())]
+        whole = f"All {len(run.reasons)} runs of {run.settings.picoseconds:g} ps survived."
+        sentence = f"Runs lost: {', '.join(lost)}; the earliest: {first}." if lost else whole
+        held = next((rung for rung in rungs if rung.kelvin == highest), None)
+        if held is None or held.failed:
+            return sentence
+        return (
+            f"{sentence} At {highest:g} K that proves, with 95 % confidence, less than one failure in "
+            f"{1 / held.rate:.2g} ps (rule of three), and no more."
         )
 
     def _temperatures(self, subject: Subject) -> Floats:
         if self.temperatures is not None:
-            return np.asarray(self.temperatures)
+            return np.asarray(self.temperatures, dtype=np.float64)
         if len(subject.temperatures) > 1:
-            return np.asarray(subject.temperatures)
-        return subject.temperatures[0] * np.asarray(self.multiples)
+            return np.asarray(subject.temperatures, dtype=np.float64)
+        return subject.kelvin * np.asarray(self.multiples)
 
 
-def median_survival(times: Floats, survived: np.ndarray) -> float | None:
-    """Time (ps) after which half of the runs have failed; ``None`` if half or more survived."""
-    failures = np.sort(times[~survived])
-    needed = -(-len(times) // 2)
-    return float(failures[needed - 1]) if len(failures) > len(times) / 2 else None
+class Rung(NamedTuple):
+    """Runs at one temperature.
+
+    Attributes:
+        kelvin: K.
+        holds: whether as many survived as must.
+        failed: how many did not.
+        rate: 1/ps, below which the rate of failures is with 95 % confidence.
+        figures: by name.
+        curve: fraction alive against time.
+        clause: for the verdict, where it does not hold.
+    """
+
+    kelvin: float
+    holds: bool
+    failed: int
+    rate: float
+    figures: dict[str, float | int | str | None]
+    curve: Curve
+    clause: str
 
 
-def survival_curve(times: Floats, survived: np.ndarray, length: float) -> Curve:
-    """Fraction of runs still going against time, as steps (Kaplan, Meier 1958; no run is lost from sight early)."""
-    failures = np.sort(times[~survived])
-    x, y = [0.0], [1.0]
-    for number, moment in enumerate(failures.tolist(), start=1):
-        x += [moment, moment]
-        y += [y[-1], 1 - number / len(times)]
-    return Curve(x=[*x, length], y=[*y, y[-1]], x_label="time, ps", y_label="fraction of runs surviving")
+def survival_curve(estimate: Survival, length: float) -> Curve:
+    """Fraction of runs still going against time, with its interval, as steps up to the end of the runs (ps)."""
+
+    def steps(values: Floats) -> list[float | None]:
+        return [*np.repeat(values, 2).tolist()]
+
+    x = [0.0, *np.repeat(estimate.times[1:], 2).tolist(), length]
+    return Curve(
+        x=x,
+        y=steps(estimate.fraction),
+        x_label="time, ps",
+        y_label="fraction of runs surviving",
+        low=steps(estimate.low),
+        high=steps(estimate.high),
+    )
 
 
 def bootstrap_interval(times: Floats, seed: int, draws: int = 2000) -> tuple[float, float]:
