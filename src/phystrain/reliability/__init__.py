@@ -116,6 +116,10 @@ class ReliabilityTest(PluginConfig):
     cost: ClassVar[int] = 0
     level: ClassVar[Literal[0, 1, 2]] = 0
 
+    def runs_unasked(self, subject: Subject) -> bool:  # noqa: ARG002
+        """Whether the test runs where none is named: it has what it needs, and a cost in keeping."""
+        return True
+
     @abstractmethod
     def __call__(self, subject: Subject) -> Result:
         """Put the subject to the test.
