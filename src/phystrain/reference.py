@@ -100,7 +100,7 @@ def apparent_temperature(frames: Structures, interval: float) -> float:
 
 
 def _interval(frames: Structures, path: Path) -> float | None:
-    """fs between frames, from what they say."""
+    """Time between frames in fs, from what they say."""
     for name, unit in _INTERVALS.items():
         if (value := _mean(frames, (name,))) is not None:
             return unit * value

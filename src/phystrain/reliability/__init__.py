@@ -15,7 +15,6 @@ from phystrain.data.structures import Structures
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
-
 Grade = Literal["safe", "limited", "unsafe"]
 """What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
 

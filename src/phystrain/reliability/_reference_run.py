@@ -5,8 +5,8 @@ the reference's; otherwise the reference is the labelled frames of the test data
 structure and nearly its density, which should come from dynamics at the temperature of the test. Tests of equal
 settings share the run.
 
-The Langevin thermostat is weak beside a trajectory, because friction slows diffusion and blurs vibrations: at 0.001/fs
-by a few per cent in a liquid. What thermostat the reference had is its own affair.
+The Langevin thermostat is weak beside a trajectory, because friction slows diffusion and blurs vibrations: at 0.0005/fs
+by two or three per cent in a liquid. What thermostat the reference had is its own affair.
 """
 
 import hashlib
@@ -27,7 +27,10 @@ from phystrain.reference import unwrapped
 from phystrain.reliability import ReliabilityTest, Subject
 
 FINEST = {True: 1.5, False: 3.0}
-"""fs between frames, with and without hydrogen: finer ones of a reference are skipped, for vibrations do not need them."""
+"""fs between frames, with and without hydrogen; finer frames of a reference are skipped, vibrations need none."""
+
+WEAK = 0.0005
+"""1/fs, friction of the thermostat beside a trajectory."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class ComparedTest(ReliabilityTest):
     frames: int = Field(default=100, ge=1, description="frames of each run that are looked at, where order is nothing")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float | None = Field(
-        default=None, gt=0, description="of the thermostat, 1/fs; 0.01, or 0.001 beside a trajectory, if not given"
+        default=None, gt=0, description="of the thermostat, 1/fs; 0.01, or 0.0005 beside a trajectory, if not given"
     )
     replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")
     density: float = Field(default=0.05, gt=0, description="relative difference of volume allowed to labelled frames")
@@ -151,7 +154,7 @@ class ComparedTest(ReliabilityTest):
             start = frames.select(np.linspace(0, len(frames) - 1, self.replicas).astype(int))
             longest = Settings(timestep=self.timestep).step_of(frames.species)
             inside = max(1, math.ceil(interval / longest - 1e-6))  # steps from one frame to the next
-            run = self.run(subject, start, reference.temperature, interval / inside, inside, 0.001)
+            run = self.run(subject, start, reference.temperature, interval / inside, inside, WEAK)
             return Compared(run, self.burn_in, frames, interval, reference.temperature)
         if self.needs_order:
             raise UserError(f"{self.kind}: there is no reference trajectory; give one with --reference FILE")

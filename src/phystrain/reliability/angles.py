@@ -158,12 +158,12 @@ def distribution(frames: Structures, near: dict[tuple[int, int], float], bins: i
         distance = np.sqrt(np.square(vectors).sum(axis=1))
         kept = distance < limit[place[centre], place[neighbour]]
         unit = vectors[kept] / distance[kept, None]
-        centre, kind = centre[kept], place[neighbour[kept]]
-        for first, second in _pairs_of_edges(centre):
+        middle, kind = centre[kept], place[neighbour[kept]]
+        for first, second in _pairs_of_edges(middle):
             cosine = np.einsum("px,px->p", unit[first], unit[second]).clip(-1, 1)
             angle = np.minimum((np.arccos(cosine) * (bins / np.pi)).astype(np.int64), bins - 1)
             low, high = np.minimum(kind[first], kind[second]), np.maximum(kind[first], kind[second])
-            code = (place[centre[first]] * n + low) * n + high
+            code = (place[middle[first]] * n + low) * n + high
             counts += np.bincount(code * bins + angle, minlength=len(counts))
     table = counts.reshape(n, n, n, bins)
     symbol = [chemical_symbols[element] for element in elements.tolist()]
