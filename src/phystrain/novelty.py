@@ -12,11 +12,10 @@ atoms in a hundred lie beyond it. A structure is as far as its farthest atom.
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from ase.data import covalent_radii
 
 from phystrain.data.graphs import GraphStore
-from phystrain.data.structures import Floats, Structures
+from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.errors import UserError
 
 SHELLS = 6
@@ -94,7 +93,7 @@ class Novelty:
         """(systems,) distance of the farthest atom of each structure."""
         return np.maximum.reduceat(self.atoms(structures), structures.offsets[:-1]) if len(structures) else np.empty(0)
 
-    def _strange_neighbours(self, structures: Structures) -> np.ndarray:
+    def _strange_neighbours(self, structures: Structures) -> Ints:
         """Atoms in structures with an element that the training data lacks: nothing is known of those either."""
         strange = np.bincount(
             structures.system, weights=~np.isin(structures.species, self.elements), minlength=len(structures)
@@ -129,20 +128,19 @@ class Novelty:
             rows = (int(middle[-1]) - first + 1) if len(middle) else 0
             slot = (middle - first) * n + other
 
-            def summed(values: Floats, slot: np.ndarray = slot, rows: int = rows) -> Floats:
-                return np.stack(
-                    [np.bincount(slot, weights=column, minlength=rows * n) for column in values.T], axis=1
-                ).reshape(rows, n, SHELLS)
+            def summed(values: Floats, slot: Ints = slot, rows: int = rows) -> Floats:
+                columns = [np.bincount(slot, weights=column, minlength=rows * n) for column in values.T]
+                return np.stack(columns, axis=1).astype(np.float64).reshape(rows, n, SHELLS)
 
             block = found[first : first + rows]
             block[..., 0] += summed(shells)
             for degree, parts in ((1, [x, y, z]), (2, quadrupole)):
-                squares = sum(np.square(summed(shells * part[:, None])) for part in parts)
-                block[..., degree] += np.sqrt(squares)
+                sums = np.stack([summed(shells * part[:, None]) for part in parts])
+                block[..., degree] += np.linalg.norm(sums, axis=0)
         return found.reshape(len(found), -1)
 
 
-def _known(descriptors: Floats, system: npt.NDArray[np.int64]) -> _Known:
+def _known(descriptors: Floats, system: Ints) -> _Known:
     """Training atoms of an element, and their unit of length.
 
     Args:
@@ -157,9 +155,7 @@ def _known(descriptors: Floats, system: npt.NDArray[np.int64]) -> _Known:
     return _Known(descriptors, max(unit, 0.1 * least) if unit > 0 else least)
 
 
-def _nearest(
-    points: Floats, known: Floats, system: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
-) -> Floats:
+def _nearest(points: Floats, known: Floats, system: tuple[Ints, Ints] | None = None) -> Floats:
     """(points,) distance to the nearest known one, of another structure if the structures are given."""
     squares = np.square(known).sum(axis=1)
     found = np.empty(len(points))

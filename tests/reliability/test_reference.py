@@ -46,7 +46,7 @@ def test_what_is_no_trajectory(frames, tmp_path):
     with pytest.raises(UserError, match="differ in their atoms"):
         read_reference(file, 10.0, 40.0)
     write(file, frames)
-    with pytest.raises(UserError, match="as at .* K, not 40 K"):  # the interval is ten times as long
+    with pytest.raises(UserError, match=r"as at .* K, not 40 K"):  # the interval is ten times as long
         read_reference(file, 1.0, 40.0)
     write(file, [frames[number] for number in np.random.default_rng(0).permutation(60)])
     with pytest.raises(UserError, match="in the order of time"):
