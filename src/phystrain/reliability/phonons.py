@@ -11,6 +11,7 @@ for a hundred atoms without symmetry; sizes are limited.
 """
 
 import importlib.util
+import warnings
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -118,7 +119,9 @@ class Config(ReliabilityTest):
         cell = PhonopyAtoms(
             symbols=atoms.get_chemical_symbols(), cell=atoms.cell.array, scaled_positions=atoms.get_scaled_positions()
         )
-        phonon = Phonopy(cell, np.diag(repeats).tolist(), primitive_matrix="auto", symprec=self.symmetry)
+        with warnings.catch_warnings():  # phonopy 4 remarks that version 3 had another default
+            warnings.simplefilter("ignore")
+            phonon = Phonopy(cell, np.diag(repeats).tolist(), primitive_matrix="auto", symprec=self.symmetry)
         phonon.generate_displacements(distance=self.displacement)
         return phonon
 
