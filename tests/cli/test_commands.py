@@ -128,6 +128,29 @@ def test_audit_of_a_model_file_alone(model, call, tmp_path):
     assert [result["test"] for result in results] == ["dimers"]
 
 
+def test_audit_beside_a_reference_trajectory(model, call, tmp_path):
+    """Which needs neither a run folder nor structures to start from."""
+    molecule = Atoms("OSiO", [[-1.6, 0, 0], [0, 0, 0], [1.6, 0, 0]])
+    frames = []
+    for number in range(24):
+        frame = molecule.copy()
+        frame.positions[0, 1] += 0.003 * number
+        frame.info = {"time_fs": 2.0 * number, "temperature_K": 300}
+        frames.append(frame)
+    ase.io.write(tmp_path / "reference.xyz", frames)
+    given = ("--picoseconds", "0.04", "--replicas", "1", "--output", "page")
+    outcome = call("audit", model, "--reference", "reference.xyz", *given)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "page" / "results.json").read_text())["results"]
+    assert {"dimers", "rdf", "angles", "bonds", "diffusion", "vibrations"} <= {result["test"] for result in results}
+    distances = next(result for result in results if result["test"] == "rdf")
+    assert distances["figures"]["temperature, K"] == 300
+    assert distances["passed"] is not None
+    outcome = call("audit", model, "--reference", "reference.xyz", "--reference-interval", "0.1", *given)
+    assert outcome.code == 2
+    assert "--reference-interval" in outcome.err
+
+
 def test_audit_of_a_run_whose_data_has_changed(project, call, tmp_path):
     folder = tmp_path / "project"
     subprocess.run(["cp", "-r", project, folder], check=True)
