@@ -113,8 +113,17 @@ def share_out(
         cost: of a step.
         available: s.
     """
+    partners = _partners(tests)
+    if partners:
+        alone = {kind: test for kind, test in tests.items() if kind not in partners}
+        planned, notes = share_out(subject, alone, cost, available)
+        for kind, first in partners.items():
+            chosen = {name: getattr(planned[first], name) for name in ("picoseconds", "replicas")}
+            planned[kind] = tests[kind].model_copy(update=chosen)
+            notes |= {kind: notes[first]} if first in notes else {}
+        return {kind: planned[kind] for kind in tests}, notes
     planned = dict(tests)
-    notes: dict[str, str] = {}
+    notes = {}
     moving = {kind: test for kind, test in tests.items() if test.runs(subject)}  # what does not apply needs no time
     given = {kind for kind, test in moving.items() if "picoseconds" in test.model_fields_set}
     open_kinds = [kind for kind, test in moving.items() if _has_length(test) and kind not in given]
@@ -151,6 +160,15 @@ def share_out(
         if parts:
             notes[kind] = ", ".join(parts)
     return planned, notes
+
+
+def _partners(tests: Mapping[str, ReliabilityTest]) -> dict[str, str]:
+    """Tests that look at the run of another one, and that one."""
+    first: dict[str, str] = {}
+    for kind, test in tests.items():
+        if test.one_run is not None:
+            first.setdefault(test.one_run, kind)
+    return {k: first[t.one_run] for k, t in tests.items() if t.one_run is not None and first[t.one_run] != k}
 
 
 def _has_length(test: ReliabilityTest) -> bool:

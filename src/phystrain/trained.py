@@ -22,7 +22,7 @@ from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.errors import UserError
 from phystrain.preflight import checked, require_apart, require_new, require_temperature
-from phystrain.reliability import Result, Subject
+from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
 from phystrain.report.page import write_report
@@ -81,6 +81,7 @@ def audit_model(
     timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
+    reference: Reference | None = None,
     say: Say = print,
 ) -> list[Result]:
     """Put a model to the reliability tests and write a page.
@@ -96,6 +97,7 @@ def audit_model(
         replicas, timestep: of the dynamics.
         output: folder for results and page.
         seed: of the dynamics.
+        reference: trajectory to compare dynamics with; see :func:`phystrain.reference.read_reference`.
         say: told what was found.
     """
     keep_memory()
@@ -117,6 +119,7 @@ def audit_model(
         start=None if structures is None else smallest(structures),
         seed=seed,
         frames_to=folder / "failed.xyz",
+        reference=reference,
     )
     variant = Variant(name_of(path), results=results)
     store_results(folder, variant, "" if structures is None else structures.digest())

@@ -14,7 +14,7 @@ from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
-from phystrain.reliability import Result, Subject
+from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit, parse_tests
 from phystrain.report.comparison import Variant
 from phystrain.saving import SavedModel
@@ -22,6 +22,8 @@ from phystrain.saving import SavedModel
 STARTS = 4
 """Structures that dynamics starts from, the smallest ones of the test data."""
 
+BESIDE = ("angles", "bonds", "diffusion", "novelty", "rdf", "vibrations")
+"""Tests that share one run beside reference frames, and so need the same settings."""
 
 Say = Callable[[str], None]
 
@@ -45,6 +47,8 @@ def audit_saved(
     start: Structures | None,
     seed: int = 0,
     frames_to: Path | None = None,
+    train: Structures | None = None,
+    reference: Reference | None = None,
 ) -> list[Result]:
     """Run the reliability tests that the settings name, or all of them.
 
@@ -56,6 +60,8 @@ def audit_saved(
         start: structures that dynamics starts from.
         seed: of the dynamics.
         frames_to: file for failing frames.
+        train: structures that it was trained on.
+        reference: trajectory to compare dynamics with.
     """
     if not settings.enabled:
         return []
@@ -67,15 +73,18 @@ def audit_saved(
         start=start,
         temperatures=tuple(settings.temperatures or ()),
         seed=seed,
+        train=train,
+        reference=reference,
     )
-    tests = _tests(settings, frames_to)
+    tests: dict[str, Any] = _tests(settings, frames_to)
     if settings.tests is None:  # those that were not asked for may be left out
         if not comparable(test):
             del tests["errors"]
-        if test is None:
-            del tests["rdf"]
+        parsed = [test for test in parse_tests(tests) if test.runs_unasked(subject)]
         if start is None:
-            tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
+            beside = 2 if reference is not None else None
+            parsed = [test for test in parsed if test.kind in ("errors", "dimers") or test.level == beside]
+        tests = {test.kind: test for test in parsed}
     if settings.minutes is None or start is None:
         return audit(subject, tests)
     planned, cut = within(subject, {test.kind: test for test in parse_tests(tests)}, settings.minutes)
@@ -98,7 +107,7 @@ def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str,
         "squeeze": length | brief,
         "relaxation": {"replicas": settings.replicas},
         "heating": length | {"replicas": settings.replicas},
-        "rdf": length | {"replicas": settings.replicas},
+        **{kind: length | {"replicas": settings.replicas} for kind in BESIDE},
         "survival": length | {"replicas": settings.replicas, "frames_to": frames_to},
     }
     given = settings.tests if settings.tests is not None else dict.fromkeys(registry.kinds("reliability"))

@@ -110,7 +110,9 @@ def test_train_leaves_a_whole_run_folder(project):
     assert {"report.html", "results.json"} <= names
     assert not [name for name in names if name.startswith(".")]
     results = {result["test"]: result for result in json.loads((folder / "results.json").read_text())["results"]}
-    assert set(results) == set(registry.kinds("reliability"))
+    # what needs a trajectory or the training structures, or runs only if it is named
+    asked = {"diffusion", "vibrations", "novelty", "elastic", "phonons"}
+    assert set(registry.kinds("reliability")) - set(results) <= asked
     assert {"survived at 300 K", "survived at 600 K"} <= set(results["survival"]["figures"])
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
     trained = [row["stage"] for row in rows if row["step"] == "3"]
@@ -159,6 +161,29 @@ def test_audit_of_a_model_file_alone(model, call, tmp_path):
     assert outcome.code == 0, outcome.err
     results = json.loads((tmp_path / "model-audit" / "results.json").read_text())["results"]
     assert [result["test"] for result in results] == ["dimers"]
+
+
+def test_audit_beside_a_reference_trajectory(model, call, tmp_path):
+    """Which needs neither a run folder nor structures to start from."""
+    molecule = Atoms("OSiO", [[-1.6, 0, 0], [0, 0, 0], [1.6, 0, 0]])
+    frames = []
+    for number in range(24):
+        frame = molecule.copy()
+        frame.positions[0, 1] += 0.003 * number
+        frame.info = {"time_fs": 2.0 * number, "temperature_K": 300}
+        frames.append(frame)
+    ase.io.write(tmp_path / "reference.xyz", frames)
+    given = ("--picoseconds", "0.04", "--replicas", "1", "--output", "page")
+    outcome = call("audit", model, "--reference", "reference.xyz", *given)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "page" / "results.json").read_text())["results"]
+    assert {"dimers", "rdf", "angles", "bonds", "diffusion", "vibrations"} <= {result["test"] for result in results}
+    distances = next(result for result in results if result["test"] == "rdf")
+    assert distances["figures"]["temperature, K"] == 300
+    assert distances["passed"] is not None
+    outcome = call("audit", model, "--reference", "reference.xyz", "--reference-interval", "0.1", *given)
+    assert outcome.code == 2
+    assert "--reference-interval" in outcome.err
 
 
 def test_audit_of_a_run_whose_data_has_changed(project, call, tmp_path):

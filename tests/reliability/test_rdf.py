@@ -11,7 +11,8 @@ from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
 from phystrain.errors import UserError
 from phystrain.potentials import build
-from phystrain.reliability.rdf import Config, Distribution, difference, distribution, frames_of
+from phystrain.reliability._reference_run import Compared, frames_of, matching
+from phystrain.reliability.rdf import Config, Distribution, difference, distribution
 from phystrain.statistics import Statistics
 
 
@@ -95,14 +96,15 @@ def test_own_structure_is_found_and_a_wrong_one_is_not(lennard_jones, reference,
 def test_frames_after_a_failure_do_not_count(with_hole, reference, subject_of):
     config = Config(picoseconds=2, timestep=4, replicas=2, temperature=4000, frames=40, burn_in=0, bins=50)
     subject = subject_of(with_hole, test=reference)
-    run = config.run(subject, subject.start)
+    run = config.run(subject, subject.start, 4000.0, 4.0, 9, 0.01)
     assert not run.survived.any()
     interval = run.settings.frame_interval
     assert len(frames_of(run, 0.0)) == sum((step - 1) // interval for step in run.steps)
     assert frames_of(run, 0.95) is None
     result = config.model_copy(update={"burn_in": 0.95})(subject)
     assert result.passed is False
-    assert "broke off before" in result.sentence
+    assert (result.grade, result.kelvin) == ("unsafe", 0)
+    assert "Nothing could be compared: 2 of 2 runs broke off (Ar-Ar contact" in result.sentence
 
 
 def test_reference_must_be_of_the_same_kind(lennard_jones, reference, crystal, subject_of):
@@ -113,7 +115,7 @@ def test_reference_must_be_of_the_same_kind(lennard_jones, reference, crystal, s
     assert "Not done: 0 test structures" in result.sentence
     mixed = Structures.concatenate([other, reference, Structures.from_ase([Atoms("Ar")] * 3)])
     start = Structures.concatenate([Structures.from_ase([Atoms("Ar")]), crystal])
-    start, same = config._matching(start, mixed)
+    start, same = matching(start, mixed, 0.05)
     assert len(start) == 1
     assert start.sizes[0] == 32
     assert len(same) == len(reference)
@@ -131,6 +133,20 @@ def test_cells_too_thin_to_hold_a_pair_are_not_judged(argon):
         reference.select([0]),
         Settings(picoseconds=0.01, frame_interval=2, guards={"contact": None}),
     )
-    result = Config(limit=5.0).judge(run, reference)
+    result = Config(limit=5.0).judge(Compared(run, 0.25, reference, None, 300.0))
     assert result.passed is None
     assert "so thin" in result.sentence
+
+
+def test_trajectory_is_used_at_its_own_temperature_and_start(argon_of, argon_reference, subject_of):
+    """No start, no test data and another temperature: all that counts is the trajectory."""
+    config = Config(picoseconds=2, timestep=5, replicas=2, bins=60, frames=40)
+    subject = subject_of(argon_of(0.0103), reference=argon_reference, start=None, temperatures=(900.0,))
+    right = config(subject)
+    assert (right.passed, right.grade) == (True, "safe"), right.sentence
+    assert right.figures["temperature, K"] == 40
+    assert right.threshold.startswith("error <= 15 or")
+    assert list(right.curves) == ["Ar-Ar", "Ar-Ar, reference"]
+    wrong = config(replace(subject, potential=argon_of(0.0005)))
+    assert (wrong.passed, wrong.grade) == (False, "limited")
+    assert wrong.conditions == [f"distances at 40 K are off by {wrong.figures['error, %']:.1f} %"]

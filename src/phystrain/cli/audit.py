@@ -17,6 +17,9 @@ def audit(
     timestep: float | None = None,
     output: Path | None = None,
     seed: int = 0,
+    reference: Path | None = None,
+    reference_interval: float | None = None,
+    reference_temperature: float | None = None,
 ) -> None:
     """Put a model to the reliability tests.
 
@@ -38,7 +41,15 @@ def audit(
         Length of every run in dynamics, instead of minutes.
     output
         Folder for results, plots and page; MODEL-audit if not given.
+    reference
+        Trajectory of the reference method, frames equally spaced in time: structure, diffusion and vibrations in
+        dynamics are compared with it.
+    reference_interval
+        Time between its frames, fs; what the frames say if not given (interval_fs, time_fs, time_ps).
+    reference_temperature
+        K; what the frames say if not given (temperature_K).
     """
+    from phystrain.reference import read_reference
     from phystrain.trained import audit_model
 
     audit_model(
@@ -51,5 +62,6 @@ def audit(
         timestep=timestep,
         output=output,
         seed=seed,
+        reference=None if reference is None else read_reference(reference, reference_interval, reference_temperature),
         say=say,
     )

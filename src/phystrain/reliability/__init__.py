@@ -130,6 +130,7 @@ class ReliabilityTest(PluginConfig):
         share: of the time for dynamics, relative to that of the other tests that have a field ``picoseconds``.
         shortest: ps, below which a run of this test tells nothing.
         full: ps, as long as published protocols have it; a shorter run is called cut.
+        one_run: name of the run that this test looks at with others of the same name; ``None`` if it has its own.
     """
 
     cost: ClassVar[int] = 0
@@ -137,6 +138,7 @@ class ReliabilityTest(PluginConfig):
     share: ClassVar[float] = 1.0
     shortest: ClassVar[float] = 0.5
     full: ClassVar[float] = 10.0
+    one_run: ClassVar[str | None] = None
 
     def runs(self, subject: Subject) -> int:  # noqa: ARG002
         """How many structures it moves side by side."""
@@ -145,6 +147,10 @@ class ReliabilityTest(PluginConfig):
     def fixed_steps(self) -> int:
         """Steps that it takes with each of its runs whatever time there is, where it has no ``picoseconds``."""
         return 0
+
+    def runs_unasked(self, subject: Subject) -> bool:  # noqa: ARG002
+        """Whether the test runs where none is named: it has what it needs, and a cost in keeping."""
+        return True
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Result:

@@ -6,14 +6,11 @@ height, 500 bins, as in matbench-discovery's molecular dynamics task (DynaMat 1.
 density h(r) of interatomic distances up to 10 Å and the integral of |h_ref - h|, as in Fu et al. 2023
 (arXiv 2210.07237, there the mean over the range times its length).
 
-The reference is the frames of the test data that have the same atoms as the starting structure and nearly its density;
-they should come from dynamics at the temperature of the test. What two halves of them differ by is reported too: no
-error below that means anything.
+The reference is a trajectory where there is one, else labelled frames; see :mod:`phystrain.reliability._reference_run`.
+What two halves of it differ by is reported too: no error below that means anything, and twice it is always allowed.
 """
 
-import math
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import ClassVar, Literal, NamedTuple
 
@@ -25,166 +22,98 @@ from pydantic import Field
 from phystrain.data._geometry import heights
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.errors import UserError
-from phystrain.guards import Guards
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability._reference_run import Compared, ComparedTest, volumes
 
 FARTHEST = 10.0
 """Å, largest distance that counts where no cell sets one."""
 
+LIMIT = {True: 15.0, False: 0.3}
+"""Largest error beside a trajectory: per cent for periodic systems, the integral for molecules. Our own choice."""
 
-class Config(ReliabilityTest):
-    """Radial distribution functions in dynamics against those of the labelled frames."""
+TITLE = "Radial distribution functions"
+
+
+class Config(ComparedTest):
+    """Radial distribution functions in dynamics against those of a reference trajectory or of labelled frames."""
 
     kind: Literal["rdf"] = "rdf"
     cost: ClassVar[int] = 1
-    level: ClassVar[Literal[0, 1, 2]] = 2
-    temperature: float | None = Field(default=None, gt=0, description="K; the first of the subject's if not given")
-    picoseconds: float = Field(default=4.0, gt=0, description="length of each run, ps")
-    burn_in: float = Field(default=0.25, ge=0, lt=1, description="fraction of the run dropped at its start")
-    frames: int = Field(default=100, ge=1, description="frames of each run that are looked at")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
-    friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
-    replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")
+    needs_order: ClassVar[bool] = False
     bins: int = Field(default=500, ge=10, description="of the distance")
     radius: float | None = Field(
         default=None,
         gt=0,
         description="largest distance, Å; half the shortest cell height, 10 Å for molecules, if not given",
     )
-    density: float = Field(default=0.05, gt=0, description="relative difference of volume allowed to reference frames")
-    fewest: int = Field(default=10, ge=2, description="reference frames without which nothing is compared")
     limit: float | None = Field(
-        default=None, gt=0, description="largest error, per cent (molecules: the integral); not judged by default"
+        default=None,
+        gt=0,
+        description="largest error, per cent (molecules: the integral); beside a trajectory 15 (0.3) if not given, "
+        "else not judged",
     )
-    guards: Guards = Field(default=Guards(), description="when to stop a run")
 
     def __call__(self, subject: Subject) -> Result:
-        """Run from ``subject.start`` and compare with ``subject.test``.
+        """Run the potential beside ``subject.reference``, or from ``subject.start`` beside ``subject.test``.
 
         Raises:
             UserError: there is no structure to start from or to compare with.
         """
-        if subject.start is None or not len(subject.start):
-            raise UserError("rdf: there is no structure to start from; name a file with --start")
-        if subject.test is None or not len(subject.test):
-            raise UserError("rdf: there are no frames to compare with; give a test set, or keep some data aside")
-        start, reference = self._matching(subject.start, subject.test)
-        title = "Radial distribution functions"
-        if len(reference) < self.fewest:
-            sentence = (
-                f"Not done: {len(reference)} test structures have the atoms and the density of a starting structure, "
-                f"at least {self.fewest} are needed."
-            )
-            return Result(test=self.kind, title=title, sentence=sentence, threshold=self._threshold(reference))
-        run = self.run(subject, start)
-        return self.judge(run, reference).model_copy(update={"title": title})
+        compared = self.compare(subject)
+        if isinstance(compared, str):
+            return Result(test=self.kind, title=TITLE, sentence=f"Not done: {compared}.", threshold="nothing to judge")
+        return self.judge(compared)
 
-    def run(self, subject: Subject, start: Structures) -> Trajectory:
-        """The dynamics, with stored frames."""
-        settings = Settings(
-            ensemble="nvt",
-            temperature=self.temperature or subject.kelvin,
-            timestep=self.timestep,
-            picoseconds=self.picoseconds,
-            friction=self.friction,
-            record_interval=50,
-            seed=subject.seed,
-            guards=self.guards,
-        )
-        settings = settings.model_copy(update={"timestep": settings.step_of(start.species)})
-        interval = max(1, math.ceil(settings.n_steps * (1 - self.burn_in) / self.frames))
-        return simulate(
-            subject.potential,
-            replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas)),
-            settings.model_copy(update={"frame_interval": interval}),
-            description=f"radial distributions of {subject.name}",
-        )
-
-    def judge(self, run: Trajectory, reference: Structures) -> Result:
-        """What a trajectory of :meth:`run` says.
-
-        Args:
-            run: with frames.
-            reference: frames with the same atoms.
-        """
-        made = frames_of(run, self.burn_in)
-        figures: dict[str, float | int | str | None] = {
-            "temperature, K": float(run.temperatures[0]),
-            "length, ps": self.picoseconds,
-            "runs": len(run.reasons),
-            "runs completed": int(run.survived.sum()),
-            "frames": 0 if made is None else len(made),
-            "reference frames": len(reference),
-        }
-        threshold = self._threshold(reference)
+    def judge(self, compared: Compared) -> Result:
+        """What a run beside its reference says."""
+        made, reference = compared.frames(self.frames), compared.reference_frames(self.frames * self.replicas)
+        result = Result(test=self.kind, title=TITLE, threshold=self._threshold(compared))
+        figures = compared.figures | {"frames": 0 if made is None else len(made)}
         if made is None:
-            first = next(sentence for sentence in run.sentences if sentence)
-            return Result(
-                test=self.kind,
-                title="",
-                figures=figures,
-                passed=False,
-                threshold=threshold,
-                sentence=f"All {len(run.reasons)} runs broke off before anything could be compared: {first}.",
+            sentence = f"Nothing could be compared:{compared.lost}"
+            return result.model_copy(
+                update={"figures": figures, "passed": False, "grade": "unsafe", "kelvin": 0.0, "sentence": sentence}
             )
         radius = self._radius(Structures.concatenate([reference.without_labels(), made]))
         ours, theirs = (distribution(frames, radius, self.bins) for frames in (made, reference))
-        halves = [
-            distribution(reference.select(np.arange(part, len(reference), 2)), radius, self.bins) for part in (0, 1)
-        ]
-        errors, noise = difference(theirs, ours), difference(halves[0], halves[1])
+        first, second = (distribution(half, radius, self.bins) for half in compared.halves(self.frames * self.replicas))
+        errors, noise = difference(theirs, ours), difference(first, second)
         figures["largest distance, Å"] = radius
         if not errors:
-            return Result(
-                test=self.kind,
-                title="",
-                figures=figures,
-                passed=None,
-                threshold=threshold,
-                sentence=f"Not done: the cells are so thin that no two atoms are within {radius:.1f} Å, half their "
-                f"height; use larger cells, or set radius",
+            sentence = (
+                f"Not done: the cells are so thin that no two atoms are within {radius:.1f} Å, half their "
+                "height; use larger cells, or set radius."
             )
+            return result.model_copy(update={"figures": figures, "sentence": sentence})
         unit = ", %" if theirs.periodic else ""
-        figures |= {f"error{unit}": _overall(errors), f"error between halves of the reference{unit}": _overall(noise)}
+        error, least = _overall(errors), _overall(noise)
+        figures |= {f"error{unit}": error, f"error between halves of the reference{unit}": least}
         figures |= {f"error {name}{unit}": value for name, value in errors.items() if name != "all"}
-        error = _overall(errors)
-        complete = bool(run.survived.all())
-        lost = "" if complete else f" {int((~run.survived).sum())} of {len(run.reasons)} runs broke off."
+        limit = self._limit(compared)
+        complete, near = bool(compared.run.survived.all()), limit is None or error <= max(limit, 2 * least)
         size = f"{error:.1f} %" if theirs.periodic else f"{error:.3f}"
-        return Result(
-            test=self.kind,
-            title="",
-            figures=figures,
-            passed=None if self.limit is None else complete and error <= self.limit,
-            threshold=threshold,
-            sentence=f"At {run.temperatures[0]:g} K the distances between atoms are off by {size}.{lost}",
-            curves=_curves(theirs, ours),
+        return result.model_copy(
+            update={
+                "figures": figures,
+                "passed": None if limit is None else complete and near,
+                "grade": None if limit is None else "unsafe" if not complete else "safe" if near else "limited",
+                "kelvin": None if complete else 0.0,
+                "conditions": [] if near else [f"distances at {compared.kelvin:g} K are off by {size}"],
+                "sentence": f"At {compared.kelvin:g} K the distances between atoms are off by {size}.{compared.lost}",
+                "curves": _curves(theirs, ours, "reference" if compared.interval else "labelled frames"),
+            }
         )
 
-    def _threshold(self, reference: Structures) -> str:
-        judged = "not judged" if self.limit is None else f"error <= {self.limit:g}"
-        scale = (
-            "100 is an ideal gas (DynaMat)" if reference.pbc.all() and len(reference) else "2 is no overlap (Fu et al.)"
-        )
+    def _limit(self, compared: Compared) -> float | None:
+        if self.limit is not None or compared.interval is None:
+            return self.limit
+        return LIMIT[bool(compared.reference.pbc.all())]
+
+    def _threshold(self, compared: Compared) -> str:
+        limit = self._limit(compared)
+        judged = "not judged" if limit is None else f"error <= {limit:g} or twice that between halves of the reference"
+        scale = "100 is an ideal gas (DynaMat)" if compared.reference.pbc.all() else "2 is no overlap (Fu et al.)"
         return f"{judged}; 0 is the reference, {scale}"
-
-    def _matching(self, start: Structures, test: Structures) -> tuple[Structures, Structures]:
-        """The starting structures of the composition with most reference frames, and those frames."""
-        kinds: dict[tuple[object, ...], list[int]] = {}
-        for number in range(len(start)):
-            kinds.setdefault(_kind(start, number), []).append(number)
-        wanted = [_kind(test, number) for number in range(len(test))]
-        best = (start.select([0]), test.select([]))
-        for kind, members in kinds.items():
-            same = np.flatnonzero([other == kind for other in wanted])
-            if start.pbc[members[0]].all():
-                volume = np.median(_volumes(start.select(members)))
-                same = same[np.abs(_volumes(test.select(same)) / volume - 1) <= self.density]
-            if len(same) > len(best[1]):
-                best = (start.select(members), test.select(same))
-        return best
 
     def _radius(self, frames: Structures) -> float:
         if self.radius is not None:
@@ -222,7 +151,7 @@ def distribution(frames: Structures, radius: float, bins: int) -> Distribution:
     code = np.maximum(code, code.T)
     element = np.searchsorted(elements, frames.species)
     periodic = bool(frames.pbc.all())
-    weight = _volumes(frames) if periodic else np.ones(len(frames))
+    weight = volumes(frames) if periodic else np.ones(len(frames))
     system, counts = frames.system, np.zeros(len(names) * bins)
     for edges, vectors in GraphStore(frames, radius).pairs():
         distance = np.sqrt(np.square(vectors).sum(axis=1))
@@ -277,33 +206,12 @@ def difference(reference: Distribution, other: Distribution) -> dict[str, float]
     return errors
 
 
-def frames_of(run: Trajectory, burn_in: float) -> Structures | None:
-    """The stored frames of all structures after the burn-in, before any guard stopped them; ``None`` if none is left.
-
-    Args:
-        run: with frames.
-        burn_in: fraction of the run's steps to drop.
-    """
-    assert run.frames is not None
-    assert run.settings.frame_interval is not None
-    steps = np.arange(len(run.frames)) * run.settings.frame_interval
-    parts = []
-    for number in range(len(run.reasons)):
-        last = run.steps[number] if run.reasons[number] is None else run.steps[number] - 1
-        kept = np.flatnonzero((steps > burn_in * run.settings.n_steps) & (steps <= last))
-        atoms = slice(run.final.offsets[number], run.final.offsets[number + 1])
-        if len(kept):
-            copies = run.final.select(np.full(len(kept), number))
-            parts.append(replace(copies, positions=run.frames[kept, atoms].reshape(-1, 3), info={}))
-    return Structures.concatenate(parts) if parts else None
-
-
 def _overall(errors: dict[str, float]) -> float:
     """Of all distances together where they were counted so, else the mean over pairs of elements."""
     return errors["all"] if "all" in errors else float(np.mean(list(errors.values())))
 
 
-def _curves(reference: Distribution, ours: Distribution) -> dict[str, Curve]:
+def _curves(reference: Distribution, ours: Distribution, source: str) -> dict[str, Curve]:
     """Both functions of every pair, bins taken together in twos."""
     pairs = len(reference.edges) // 2
     middle = reference.edges[1 : 2 * pairs : 2]
@@ -315,17 +223,6 @@ def _curves(reference: Distribution, ours: Distribution) -> dict[str, Curve]:
             x_label="distance, Å",
             y_label=label,
         )
-        for found, suffix in ((ours, ""), (reference, ", labelled frames"))
+        for found, suffix in ((ours, ""), (reference, f", {source}"))
         for name, values in found.values.items()
     }
-
-
-def _kind(structures: Structures, number: int) -> tuple[object, ...]:
-    """What structures must share to be compared: periodic directions and atoms."""
-    part = slice(structures.offsets[number], structures.offsets[number + 1])
-    return (*structures.pbc[number].tolist(), *np.sort(structures.species[part]).tolist())
-
-
-def _volumes(structures: Structures) -> Floats:
-    """(systems,) Å³."""
-    return np.abs(np.linalg.det(structures.cell))
