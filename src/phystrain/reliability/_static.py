@@ -7,6 +7,7 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from scipy.special import comb
 from torch import nn
 
 from phystrain.data.graphs import GraphStore
@@ -19,8 +20,8 @@ from phystrain.units import BOLTZMANN
 ORDER = 5
 """Of the differences by which jumps and noise are told from a smooth function."""
 
+_FINE = 8  # order by which noise is told from a smooth function over longer steps
 _JUMP = 6.0  # fifth difference of a step of one in the middle of six points
-_NOISE = 252**0.5  # the same of independent noise of standard deviation one
 
 
 class Values(NamedTuple):
@@ -137,18 +138,21 @@ def jumps_of(values: Floats) -> Floats:
     return np.asarray(np.diff(values, n=ORDER, axis=0) / _JUMP)
 
 
-def noise_of(values: Floats) -> float:
-    """Standard deviation of the noise of finely spaced values, by their fifth differences; jumps do not count.
+def noise_of(values: Floats, order: int = ORDER) -> float:
+    """Standard deviation of the noise of finely spaced values, by their differences; jumps do not count.
 
     Args:
         values: (points, ...).
+        order: of the differences.
     """
-    differences = np.diff(values, n=ORDER, axis=0).reshape(len(values) - ORDER, -1) / _NOISE
+    # differences of independent noise of standard deviation one have this one
+    size = float(np.sqrt(comb(2 * order, order)))
+    differences = np.diff(values, n=order, axis=0).reshape(len(values) - order, -1) / size
     return float(np.median(np.sqrt(np.square(differences).mean(axis=1))))
 
 
 def rounding(
-    potential: nn.Module, structure: Structures, batch_atoms: int, *, step: float = 1e-3, points: int = 24
+    potential: nn.Module, structure: Structures, batch_atoms: int, *, step: float = 5e-3, points: int = 28
 ) -> tuple[float, float]:
     """Noise of the energy (eV) and of the force components (eV/Å) while all atoms move a little.
 
@@ -156,13 +160,14 @@ def rounding(
         potential: in the precision to look at.
         structure: a set of one.
         batch_atoms: atoms evaluated at a time.
-        step: Å, so short that anything smooth has no fifth differences.
+        step: Å, so long that the energy changes by more than its last digit, and so short that what is smooth has no
+            eighth differences.
         points: how many.
     """
     direction = np.random.default_rng(0).normal(size=structure.positions.shape)
     places = structure.positions + step * np.arange(points)[:, None, None] * direction
     found = predict(potential, copies_at(structure, places), batch_atoms, "forces")
-    return noise_of(found.energy), noise_of(found.forces.reshape(points, -1))
+    return noise_of(found.energy, _FINE), noise_of(found.forces.reshape(points, -1), _FINE)
 
 
 def grade_of(barrier: float, reach: float, kelvin: float) -> Grade:
@@ -174,6 +179,10 @@ def grade_of(barrier: float, reach: float, kelvin: float) -> Grade:
         kelvin: highest temperature of dynamics.
     """
     return "limited" if barrier > reach * BOLTZMANN * kelvin else "unsafe"
+
+
+REGION = 12
+"""Atoms that strain together at the least: one and its neighbours."""
 
 
 def worst_grade(*grades: Grade) -> Grade:

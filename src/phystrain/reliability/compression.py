@@ -19,7 +19,7 @@ from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 from phystrain.reliability._bonds import Bond, shortest_bonds
-from phystrain.reliability._static import energies_of, finite, formula, grade_of, hottest, worst_grade
+from phystrain.reliability._static import REGION, energies_of, finite, formula, grade_of, hottest, worst_grade
 from phystrain.statistics import Statistics, pair_name
 
 
@@ -160,14 +160,13 @@ class Finding(NamedTuple):
 
     @property
     def barrier(self) -> float:
-        """Energy (eV) to climb from the lowest to where the first fall begins; per atom for whole structures.
+        """Energy (eV) to climb from the lowest to where the first fall begins; of a region, for whole structures.
 
-        Everything that is compressed as a whole moves together, which no thermal motion does; but an atom's share is
-        what a local compression by as much costs.
+        No thermal motion compresses a structure as a whole, but some atoms and their neighbours it may.
         """
         before = self.energy[self.scan.ratio >= self.begins - 1e-9]
         rise = float(before.max() - before.min()) if np.isfinite(before).all() and len(before) else 0.0
-        return rise / int(self.scan.structures.sizes[0]) if self.scan.whole else rise
+        return rise * min(1.0, REGION / int(self.scan.structures.sizes[0])) if self.scan.whole else rise
 
 
 def find_hole(ratio: Floats, energy: Floats, allowed: float, tolerance: float = 0.0) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.guards import BOND_FACTOR
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import pair_label
+from phystrain.statistics import pair_name
 
 _BLOCK = 4000  # structures of which neighbours are listed at a time, so that memory stays bounded
 
@@ -47,7 +48,12 @@ class Config(ReliabilityTest):
         }
         conditions, curves, never = [], {}, []
         for number, pair in enumerate(combinations_with_replacement(elements, 2)):
-            label, shortest = pair_label(*pair), found.shortest[number]
+            label = pair_label(*pair)
+            # the statistics know all structures, not only those counted here
+            found.shortest[number] = min(
+                found.shortest[number], subject.statistics.shortest.get(pair_name(*pair), np.inf)
+            )
+            shortest = found.shortest[number]
             if not np.isfinite(shortest):
                 never.append(label)
                 continue
@@ -93,11 +99,11 @@ class Config(ReliabilityTest):
             return []
         unknown = [chemical_symbols[z] for z in subject.start.elements if z not in elements]
         if unknown:
-            return [f"the structures to run hold {', '.join(unknown)}, which the data does not"]
-        start = self._counted(subject.start, elements)
+            return [f"{', '.join(unknown)} of the structures to run is outside the data"]
+        start = self._counted(subject.start.select(np.arange(min(self.structures, len(subject.start)))), elements)
         pairs = list(combinations_with_replacement(elements, 2))
         return [
-            f"the structures to run hold {pair_label(*pair)} at {start.shortest[number]:.2f} Å, outside the data"
+            f"{pair_label(*pair)} at {start.shortest[number]:.2f} Å, in the structures to run, is outside the data"
             for number, pair in enumerate(pairs)
             if start.shortest[number] < found.shortest[number] - self.margin
         ]

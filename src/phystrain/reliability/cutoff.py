@@ -28,6 +28,7 @@ from phystrain.reliability._static import (
     noise_of,
     opened,
     predict,
+    spread,
     structures_of,
 )
 from phystrain.units import BOLTZMANN
@@ -35,6 +36,7 @@ from phystrain.units import BOLTZMANN
 _FINER = 16
 _NOISE_FACTOR = 10  # a jump smaller than so many standard deviations of the noise is none
 _UNKNOWN = (3.0, 12.0)  # Å, where the cut-off is looked for if the potential names none
+_SMALLEST = 0.1  # meV/Å, jumps of forces below this are none
 _LONGEST = 30.0  # Å, a longer cut-off is none
 
 
@@ -54,6 +56,7 @@ class Config(ReliabilityTest):
         default=0.01, gt=0, description="largest jump of the energy, in units of k_B T at the lowest temperature"
     )
     force: float = Field(default=10.0, gt=0, description="meV/Å, largest jump of a force")
+    part: float = Field(default=0.05, gt=0, description="largest jump of a force, as a fraction of the RMS, if smaller")
     fatal: float = Field(default=20.0, gt=1, description="a jump of so many times the limit is unsafe")
     batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
@@ -67,17 +70,20 @@ class Config(ReliabilityTest):
         cutoff = float(subject.potential.cutoff)  # type: ignore[arg-type]
         known = 0 < cutoff < _LONGEST
         lines = self._lines(chosen, cutoff if known else None, np.random.default_rng(subject.seed))
-        tops = [place for line in lines for place in self._steepest(subject, line)]
+        steepest = [self._steepest(subject, line) for line in lines]
+        tops = [place for some, _ in steepest for place in some]
+        scales = [scale for line, (_, scale) in zip(lines, steepest, strict=True) if _kind(line.name) == "as it is"]
+        force_limit = min(self.force, max(1000 * self.part * min(scales, default=np.inf), _SMALLEST))
         # the largest by energy and the largest by force, as many of each; a place may be both
         half = max(1, self.closer // 2)
         picked = {id(top): top for top in sorted(tops, key=lambda top: -top.energy)[:half]}
         picked |= {id(top): top for top in sorted(tops, key=lambda top: -top.force)[:half]}
         found = [self._closer(subject, top) for top in picked.values()]
         limit = 1000 * self.thermal * BOLTZMANN * max(1.0, min(subject.temperatures))
-        worst = max(found, key=lambda jump: jump.size(limit, self.force))
+        worst = max(found, key=lambda jump: jump.size(limit, force_limit))
         noise = float(np.median([jump.noise for jump in found]))
         force_noise = float(np.median([jump.force_noise for jump in found]))
-        jumping = [jump for jump in found if jump.size(limit, self.force) > 1]
+        jumping = [jump for jump in found if jump.size(limit, force_limit) > 1]
         neighbours = max((most_neighbours(line, cutoff) for line in lines), default=0) if known else None
         return Result(
             test=self.kind,
@@ -96,11 +102,11 @@ class Config(ReliabilityTest):
             passed=not jumping,
             threshold=(
                 f"no jump of the energy above {limit:.2g} meV, which is {self.thermal:g} k_B T, and none of a force "
-                f"above {self.force:g} meV/Å"
+                f"above {force_limit:.2g} meV/Å, which is {self.force:g} or {100 * self.part:g} % of the RMS force"
             ),
             sentence=self._sentence(jumping, worst, len(lines), cutoff if known else None),
             curves={"around the largest jump" if jumping else "around the steepest place": worst.curve},
-            grade=_grade(worst.size(limit, self.force), self.fatal),
+            grade=_grade(worst.size(limit, force_limit), self.fatal),
             conditions=[f"the energy jumps {_where(worst, cutoff)}"] if jumping else [],
         )
 
@@ -138,8 +144,8 @@ class Config(ReliabilityTest):
         count = max(3, int(np.searchsorted(cost, self.atoms, side="right")))
         return [lines[place] for place in order[:count]]
 
-    def _steepest(self, subject: Subject, line: "Line") -> list["Top"]:
-        """The places of a line with the largest fifth differences, apart from one another."""
+    def _steepest(self, subject: Subject, line: "Line") -> tuple[list["Top"], float]:
+        """The places of a line with the largest fifth differences, apart from one another; and its RMS force, eV/Å."""
         energy, forces = _along(subject, line, line.places, self.batch_atoms)
         by_energy = np.abs(jumps_of(energy))
         by_force = np.linalg.norm(jumps_of(forces), axis=2).max(axis=1)
@@ -152,7 +158,7 @@ class Config(ReliabilityTest):
                 tops.append(Top(line, line.places[window + ORDER // 2], by_energy[window], by_force[window]))
             if not free.all(axis=0).any():
                 break
-        return tops
+        return tops, spread(forces)
 
     def _closer(self, subject: Subject, top: "Top") -> "Jump":
         """What is left of a steep place with finer steps."""

@@ -61,7 +61,7 @@ class Config(ReliabilityTest):
             graph = self._graph(single, model.cutoff, max(widths))
             total = 3 * graph.n_atoms
             components = torch.from_numpy(generator.choice(total, min(self.components, total), replace=False))
-            doubt = _NOISE_FACTOR * noise / min(widths)
+            doubt = _NOISE_FACTOR * noise / max(widths)
             # what is wrong is so at every displacement; the differences' own error, as by splines, is not
             forces.add(*_nearest([self._forces(model, graph, components, width) for width in widths]), doubt)
             if bool(graph.pbc.all()):
@@ -112,11 +112,9 @@ class Config(ReliabilityTest):
         return "unsafe" if "forces" in wrong and not forces.excess(self.fatal, 0.1) <= 1 else "limited"
 
     def _widths(self, noise: float) -> tuple[float, ...]:
-        """Displacements (Å) at which the noise (eV) is a small part of the differences, as far as that can be."""
-        least = _NOISE_FACTOR * noise / self.tolerance
-        if least <= self.displacement / _FINER:
-            return self.displacement, self.displacement / _FINER
-        return (float(np.clip(least, self.displacement, _WIDEST)),)
+        """Displacements (Å), wide ones too where the noise (eV) is no small part of the differences."""
+        widths = (self.displacement / _FINER, self.displacement)
+        return (*widths, _WIDEST) if _NOISE_FACTOR * noise > self.tolerance * self.displacement else widths
 
     def _graph(self, structure: Structures, cutoff: float, width: float) -> AtomGraph:
         """One structure, its list long enough for all displacements and strains."""

@@ -18,23 +18,18 @@ from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import REPULSIVE
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import (
     cluster,
     energies_of,
     finite,
-    grade_of,
-    hottest,
     pair_label,
-    worst_grade,
 )
-from phystrain.statistics import pair_name
 
 SMALL_FORCE = 0.010  # eV/Å
 SMALL_STEP = 0.001  # eV
 FAR = 6.0  # Å, end of the curves if the potential names no cut-off, as in mlip-arena
 LONGEST = 30.0  # Å, a longer cut-off is none
-MEETING = 1.5  # pairs further apart in all the data than so many sums of covalent radii never meet
 
 
 class Config(ReliabilityTest):
@@ -53,7 +48,6 @@ class Config(ReliabilityTest):
     most_flips: int = Field(default=1, ge=0, description="most sign changes of the force")
     tortuosity_limit: float = Field(default=1.1, ge=1, description="largest tortuosity; 1 is a single smooth well")
     apart: float = Field(default=1.0, gt=0, description="meV, largest energy of two atoms out of reach, less lone ones")
-    reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
 
     def __call__(self, subject: Subject) -> Result:
         """Judge every pair.
@@ -62,7 +56,7 @@ class Config(ReliabilityTest):
             UserError: a pair that is not one of two elements.
         """
         pairs = _pairs(self.pairs, subject.statistics.species)
-        findings, grades, conditions = {}, [], []
+        findings, conditions = {}, []
         figures: dict[str, float | int | str | None] = {}
         curves = {}
         for curve in dimer_curves(subject.potential, pairs, self.start, self.points):
@@ -70,9 +64,7 @@ class Config(ReliabilityTest):
             findings[curve.name] = self._faults(curve, measured)
             figures |= {f"{what}, {curve.name}": value for what, value in measured.items()}
             if findings[curve.name]:
-                hole = self._hole(curve)
-                grades.append(self._grade(curve, hole, subject))
-                conditions.append(_condition(curve, hole))
+                conditions.append(_condition(curve, self._hole(curve)))
             curves[curve.name] = Curve(
                 x=curve.distance.tolist(),
                 y=finite(curve.energy),
@@ -97,7 +89,8 @@ class Config(ReliabilityTest):
             ),
             sentence=sentence,
             curves=curves,
-            grade=worst_grade(*grades),
+            # two atoms in vacuum are not the user's system: the compression test says what becomes of that
+            grade="limited" if bad else "safe",
             conditions=conditions,
         )
 
@@ -113,20 +106,6 @@ class Config(ReliabilityTest):
         fault = int(np.flatnonzero(inner)[-1])
         wall = np.flatnonzero(repels[fault:])
         return fault + int(wall[0]) if len(wall) else len(repels) - 1
-
-    def _grade(self, curve: "DimerCurve", hole: int | None, subject: Subject) -> Grade:
-        """A hole is unsafe where dynamics climbs the wall before it, and where such atoms meet at all.
-
-        Two atoms in vacuum are not the user's system: pairs that never come near each other in the data are kept apart
-        by others, and a curve that is merely rough tells of the potential's quality, not of its end.
-        """
-        if not np.isfinite(curve.energy).all():
-            return "unsafe"
-        shortest = subject.statistics.shortest.get(pair_name(*curve.pair), 0.0)
-        if hole is None or shortest > MEETING * curve.radii:
-            return "limited"
-        outside = curve.energy[hole:]
-        return grade_of(float(outside[0] - outside.min()), self.reach, hottest(subject))
 
     def _faults(self, curve: "DimerCurve", measured: dict[str, float | int]) -> list[str]:
         if not (np.isfinite(curve.energy).all() and np.isfinite(curve.force).all()):

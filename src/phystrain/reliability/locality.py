@@ -53,13 +53,13 @@ class Config(ReliabilityTest):
         lone = self._lone(subject)
         checks = [self._copies(subject.potential, chosen), self._alone(subject.potential, lone)]
         checks += self._ghosts(subject.potential, chosen, lone)
-        bad = [check for check in checks if not check.far <= check.limit]
+        bad = [check for check in checks if not check.value <= check.limit]
         far_ranged = bool(bad) and all(check.decays for check in bad)
         figures: dict[str, float | int | str | None] = {}
         for check in checks:
-            figures[check.name] = check.far
+            figures[check.name] = check.value
             if check in bad:
-                figures[f"the same at {check.nearer}"] = check.near
+                figures[f"at {check.at:g} Å: {check.name}"] = check.other
         references = self._references(subject, lone)
         figures |= {f"lone {name} less its reference energy, meV": 1000 * value for name, value in references.items()}
         return Result(
@@ -105,7 +105,7 @@ class Config(ReliabilityTest):
             pairs = [_twice(chosen.select([number]), gap) for number in range(len(chosen))]
             both.append(predict(potential, Structures.concatenate(pairs), self.batch_atoms).energy - 2 * once)
         name = f"two copies {self.apart:g} Å apart less twice one, meV"
-        return _check(name, self.apart / 2, both, self.energy, self.bad_energy, "meV")
+        return _check(name, both, 1, self.apart / 2, self.energy, self.bad_energy, "meV")
 
     def _alone(self, potential: nn.Module, lone: dict[int, float]) -> "Check":
         """All elements, two atoms of each, on a line."""
@@ -117,7 +117,7 @@ class Config(ReliabilityTest):
             found = predict(potential, cluster(species, places), self.batch_atoms).energy
             differences.append(found - expected)
         name = f"{len(species)} atoms {2 * self.alone:g} Å apart less lone ones, meV"
-        return _check(name, self.alone, differences, self.energy, self.bad_energy, "meV")
+        return _check(name, differences, 1, self.alone, self.energy, self.bad_energy, "meV")
 
     def _ghosts(self, potential: nn.Module, chosen: Structures, lone: dict[int, float]) -> list["Check"]:
         """One far atom of each element round each structure: the force they exert and feel, and what they add."""
@@ -133,42 +133,50 @@ class Config(ReliabilityTest):
             forces.append(np.linalg.norm(changed, axis=1))
             energies.append(found.energy - alone.energy - sum(lone.values()))
         # the nearer ones are judged by their force, as in ml-peg; the farther ones tell whether it decays
-        force = _check(f"force of atoms {self.ghosts:g} Å away, meV/Å", 0, forces, self.force, self.bad_force, "meV/Å")
-        force = force._replace(far=force.near, near=force.far, nearer=f"{2 * self.ghosts:g} Å")
+        name = f"force of atoms {self.ghosts:g} Å away, meV/Å"
+        force = _check(name, forces, 0, 2 * self.ghosts, self.force, self.bad_force, "meV/Å")
         name = f"energy of atoms {2 * self.ghosts:g} Å away less lone ones, meV"
-        return [force, _check(name, self.ghosts, energies, self.energy, self.bad_energy, "meV")]
+        return [force, _check(name, energies, 1, self.ghosts, self.energy, self.bad_energy, "meV")]
 
     def _grade(self, bad: list["Check"]) -> Grade:
         if not bad:
             return "safe"
-        return "limited" if all(check.far < check.bad for check in bad) else "unsafe"
+        return "limited" if all(check.value < check.bad for check in bad) else "unsafe"
 
 
 class Check(NamedTuple):
-    """One comparison from two distances.
+    """One comparison from two distances, of which one is judged.
 
     Attributes:
         name: of the figure, with its unit.
-        nearer: the other distance, for people.
-        near, far: in the unit, largest magnitudes at the other distance and at the one to judge.
-        decays: whether the farther one is clearly smaller.
+        value: in the unit, largest magnitude at the distance to judge.
+        other, at: the same at the other distance, and that distance (Å).
+        decays: whether it is clearly smaller at the larger distance.
         limit, bad: in the unit.
         unit: meV or meV/Å.
     """
 
     name: str
-    nearer: str
-    near: float
-    far: float
+    value: float
+    other: float
+    at: float
     decays: bool
     limit: float
     bad: float
     unit: str
 
 
-def _check(name: str, nearer: float, values: list[Floats], limit: float, bad: float, unit: str) -> Check:
+def _check(name: str, values: list[Floats], judged: int, at: float, limit: float, bad: float, unit: str) -> Check:
+    """Compare.
+
+    Args:
+        name, at, limit, bad, unit: see :class:`Check`.
+        values: eV or eV/Å, at the nearer distance and at the farther.
+        judged: which of them.
+    """
     near, far = (1000 * float(np.abs(value).max()) for value in values)
-    return Check(name, f"{nearer:g} Å", near, far, far < _DECAY * near, limit, bad, unit)
+    value, other = (far, near) if judged else (near, far)
+    return Check(name, value, other, at, far < _DECAY * near, limit, bad, unit)
 
 
 def _twice(structure: Structures, gap: float) -> Structures:
@@ -203,16 +211,16 @@ def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:
 
 def _sentence(checks: list[Check], bad: list[Check], far_ranged: bool) -> str:
     if not bad:
-        energy = max(check.far for check in checks if check.unit == "meV")
-        force = max(check.far for check in checks if check.unit == "meV/Å")
+        energy = max(check.value for check in checks if check.unit == "meV")
+        force = max(check.value for check in checks if check.unit == "meV/Å")
         return f"Parts add up to {energy:.1g} meV, and far atoms exert no more than {force:.1g} meV/Å."
-    worst = max(bad, key=lambda check: check.far / check.limit)
+    worst = max(bad, key=lambda check: check.value / check.limit)
     what = worst.name.removesuffix(f", {worst.unit}")
-    if not np.isfinite(worst.far):
+    if not np.isfinite(worst.value):
         return f"Not a finite number: {what}."
     if far_ranged:
         return (
-            f"Long-ranged: the criteria do not apply ({what}: {worst.far:.2g} {worst.unit}, "
-            f"{worst.near:.2g} {worst.unit} at {worst.nearer}: it decays)."
+            f"Long-ranged: the criteria do not apply ({what}: {worst.value:.2g} {worst.unit}, "
+            f"{worst.other:.2g} {worst.unit} at {worst.at:g} Å: it decays)."
         )
-    return f"Not local: {what} is {worst.far:.2g} {worst.unit}, and does not decay with distance."
+    return f"Not local: {what} is {worst.value:.2g} {worst.unit}, and does not decay with distance."

@@ -17,6 +17,7 @@ from torch import nn
 from phystrain.data.structures import Floats, Structures
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import (
+    REGION,
     copies_at,
     energies_of,
     finite,
@@ -57,14 +58,14 @@ class Config(ReliabilityTest):
             sentence = "No structure is periodic in three directions."
             return Result(test=self.kind, title="Strain", applies=False, sentence=sentence)
         chosen = np.unique(np.linspace(0, len(periodic) - 1, min(self.structures, len(periodic))).astype(int))
-        scans = [self._scan(subject.potential, every.select([periodic[place]]), place) for place in chosen]
+        scans = [self._scan(subject.potential, every.select([periodic[place]]), place) for place in chosen.tolist()]
         faults = [self._faults(scan) for scan in scans]
         bad = [number for number, found in enumerate(faults) if found]
         figures: dict[str, float | int | str | None] = {"structures": len(scans), "faulty structures": len(bad)}
         for scan in scans:
             figures |= {f"{what}, {scan.name}": value for what, value in scan.measures.items()}
         grades: list[Grade] = [
-            grade_of(scans[number].barrier(self.small_step), self.reach, hottest(subject)) for number in bad
+            grade_of(REGION * scans[number].barrier(self.small_step), self.reach, hottest(subject)) for number in bad
         ]
         return Result(
             test=self.kind,

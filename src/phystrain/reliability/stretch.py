@@ -44,7 +44,7 @@ class Config(ReliabilityTest):
     points: int = Field(default=60, ge=20, description="points of each line")
     depth: float = Field(default=0.05, gt=0, description="eV, depth of a further minimum that counts")
     roughness: float = Field(
-        default=0.05, gt=0, description="largest step of the force that smoothness does not explain, over its range"
+        default=0.1, gt=0, description="largest step of the force that smoothness does not explain, over its range"
     )
     smooth_force: float = Field(default=0.2, gt=0, description="eV/Å, force steps smaller than this are smooth anyhow")
     reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
@@ -134,7 +134,7 @@ class Config(ReliabilityTest):
                     faults.append(Fault(what, float(line.length[top]), line, barrier))
         if roughness(line.force, self.smooth_force) > self.roughness:
             place = roughest(line.force)
-            what = f"has a kink of its force at {line.length[place]:.2f} Å"
+            what = f"changes its force suddenly at {line.length[place]:.2f} Å"
             barrier = float(line.energy[place] - line.energy.min())
             faults.append(Fault(what, float(line.length[place]), line, barrier))
         return faults
