@@ -37,6 +37,7 @@ _FINER = 16
 _NOISE_FACTOR = 10  # a jump smaller than so many standard deviations of the noise is none
 _UNKNOWN = (3.0, 12.0)  # Å, where the cut-off is looked for if the potential names none
 _SMALLEST = 0.1  # meV/Å, jumps of forces below this are none
+_SIDEWAYS = 0.5  # Å that an atom is moved at most to bring a neighbour to the cut-off
 _LONGEST = 30.0  # Å, a longer cut-off is none
 
 
@@ -120,7 +121,8 @@ class Config(ReliabilityTest):
             name = formula(chosen, number, number) + ("" if ratio == 1 else f" at {ratio:g} of its length")
             for element in single.elements:
                 atom = int(generator.choice(np.flatnonzero(single.species == element)))
-                lines.append(Line(name, single, atom, _direction(generator), reach, self.step))
+                direction, middle = self._aim(single, atom, cutoff, generator)
+                lines.append(Line(name, single, atom, direction, reach + middle, self.step))
         for number in range(len(chosen)):
             if chosen.pbc[number].any():
                 continue
@@ -143,6 +145,19 @@ class Config(ReliabilityTest):
         cost = np.cumsum([len(lines[place].places) * int(lines[place].structure.sizes[0]) for place in order])
         count = max(3, int(np.searchsorted(cost, self.atoms, side="right")))
         return [lines[place] for place in order[:count]]
+
+    def _aim(
+        self, single: Structures, atom: int, cutoff: float | None, generator: np.random.Generator
+    ) -> tuple[Floats, float]:
+        """A direction (3,) and the place (Å) of the middle of a line: where a neighbour is at the cut-off if one is."""
+        direction = _direction(generator)
+        if cutoff is not None:
+            vectors = _vectors(single, atom, single.positions[atom], cutoff + _SIDEWAYS)
+            distances = np.linalg.norm(vectors, axis=1)
+            nearest = int(np.abs(distances - cutoff).argmin()) if len(distances) else 0
+            if len(distances) and abs(distances[nearest] - cutoff) < _SIDEWAYS:
+                return np.asarray(vectors[nearest] / distances[nearest]), float(distances[nearest] - cutoff)
+        return direction, 0.0
 
     def _steepest(self, subject: Subject, line: "Line") -> tuple[list["Top"], float]:
         """The places of a line with the largest fifth differences, apart from one another; and its RMS force, eV/Å."""
@@ -284,12 +299,17 @@ def _along(subject: Subject, line: Line, places: Floats, batch_atoms: int) -> tu
 
 def _distances(line: Line, place: float, radius: float) -> Floats:
     """Å from the atom that moves to all others within a radius."""
-    positions = line.structure.positions.copy()
-    positions[line.atom] += place * line.direction
-    cell = line.structure.cell[0]
-    edges, shifts = neighbour_list(positions, cell, line.structure.pbc[0], radius)
-    vectors = positions[edges[1]] - positions[edges[0]] + shifts @ cell
-    return np.asarray(np.linalg.norm(vectors[edges[0] == line.atom], axis=1))
+    moved = line.structure.positions[line.atom] + place * line.direction
+    return np.asarray(np.linalg.norm(_vectors(line.structure, line.atom, moved, radius), axis=1))
+
+
+def _vectors(single: Structures, atom: int, place: Floats, radius: float) -> Floats:
+    """(neighbours, 3) Å from an atom, were it at ``place``, to all others within a radius."""
+    positions = single.positions.copy()
+    positions[atom] = place
+    edges, shifts = neighbour_list(positions, single.cell[0], single.pbc[0], radius)
+    vectors = positions[edges[1]] - positions[edges[0]] + shifts @ single.cell[0]
+    return np.asarray(vectors[(edges[0] == atom) & (edges[1] != atom)])
 
 
 def _where(jump: Jump, cutoff: float) -> str:
