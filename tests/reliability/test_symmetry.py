@@ -17,8 +17,8 @@ def test_jump_and_noise_of_known_values():
     found = np.abs(jumps_of(jumping))
     assert found.max() == pytest.approx(0.5, abs=1e-5)
     assert x[found.argmax() + 2] < 0.61 < x[found.argmax() + 3]  # between the middle points of the six
-    noisy = smooth + 1e-3 * np.random.default_rng(0).normal(size=41)
-    assert noise_of(noisy) == pytest.approx(1e-3, rel=0.5)
+    noise = 1e-3 * np.random.default_rng(0).normal(size=(41, 200))  # of many values at once, such as forces
+    assert noise_of(smooth[:, None] + noise) == pytest.approx(1e-3, rel=0.1)
     assert noise_of(jumping) < 1e-5
 
 

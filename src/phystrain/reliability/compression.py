@@ -38,6 +38,7 @@ class Config(ReliabilityTest):
         default=0.03, ge=0, lt=1, description="fraction of compression in which the energy may fall in any case"
     )
     tolerance: float = Field(default=0.01, ge=0, description="eV, fall of the energy that does not count")
+    atoms: int = Field(default=30_000, ge=1, description="atoms that are evaluated in all, which limits the scans")
     reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
     batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
@@ -55,6 +56,7 @@ class Config(ReliabilityTest):
         )
         chosen = chosen.without_labels()
         scans = [scan for number in range(len(chosen)) for scan in self._scans(chosen.select([number]), number)]
+        scans = self._affordable(scans)
         if not scans:
             return Result(test=self.kind, title="Compression", sentence="Nothing to compress: no two atoms are near.")
         together = Structures.concatenate([scan.structures for scan in scans])
@@ -67,6 +69,19 @@ class Config(ReliabilityTest):
             for scan, energy in zip(scans, parts, strict=True)
         ]
         return self._judged(found, hottest(subject))
+
+    def _affordable(self, scans: list["Scan"]) -> list["Scan"]:
+        """One scan of each kind before a second of any, as many as the effort allows; one of each in any case."""
+        seen: dict[str, int] = {}
+        turns = []
+        for scan in scans:
+            kind = "" if scan.whole else scan.bonds[0].label
+            turns.append(seen.setdefault(kind, 0))
+            seen[kind] += 1
+        order = np.argsort(turns, kind="stable").tolist()
+        cost = np.cumsum([int(scans[place].structures.sizes.sum()) for place in order])
+        kept = order[: max(len(seen), int(np.searchsorted(cost, self.atoms, side="right")))]
+        return [scans[place] for place in sorted(kept)]
 
     def _scans(self, structure: Structures, number: int) -> list["Scan"]:
         """All scans of one structure."""

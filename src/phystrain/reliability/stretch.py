@@ -41,7 +41,7 @@ class Config(ReliabilityTest):
     shortest: float = Field(default=0.75, gt=0, lt=1, description="length of a shortened bond, as a fraction")
     longest: float = Field(default=2.5, gt=1, description="length of a bond between two halves, as a fraction")
     inside: float = Field(default=1.25, gt=1, description="length of a bond in a ring or crystal, as a fraction")
-    points: int = Field(default=60, ge=20, description="points of each line")
+    points: int = Field(default=60, ge=20, description="points of each line between two halves; a third in crystals")
     depth: float = Field(default=0.05, gt=0, description="eV, depth of a further minimum that counts")
     roughness: float = Field(
         default=0.1, gt=0, description="largest step of the force that smoothness does not explain, over its range"
@@ -101,10 +101,10 @@ class Config(ReliabilityTest):
     def _line(self, potential: nn.Module, single: Structures, bond: Bond, name: str) -> "Line":
         """Energy and force along one bond."""
         half = beyond(single, bond)
-        ratio = np.linspace(self.shortest, self.inside if half is None else self.longest, self.points)
-        # no shift for what is the structure as given
+        count = self.points if half is not None else max(20, self.points // 3)
+        ratio = np.linspace(self.shortest, self.inside if half is None else self.longest, count)
         move = (ratio - 1)[:, None] * bond.vector
-        positions = np.repeat(single.positions[None], self.points, axis=0)
+        positions = np.repeat(single.positions[None], count, axis=0)
         share = np.zeros(len(single.positions))
         if half is None:
             share[bond.first], share[bond.second] = -0.5, 0.5
