@@ -121,7 +121,7 @@ class Config(ReliabilityTest):
     ) -> tuple[Tensor, Tensor, float]:
         """The pair of values whose largest difference is least, and what noise may have put into it.
 
-        What is wrong is wrong by the same at every displacement, and nothing excuses it. The differences' own errors, by
+        What is wrong is wrong by the same at every displacement, and nothing excuses it. Errors of the differences, by
         noise or by the knots of splines, are not the same. One displacement is enough where it leaves no error.
         """
         tried: list[tuple[Tensor, Tensor]] = []
