@@ -42,7 +42,7 @@ def test_response_of_the_ions_is_that_of_a_relaxation(subject_of):
     from ase.optimize import LBFGS
 
     from phystrain.interfaces.ase import PhystrainCalculator
-    from phystrain.reliability._static import relaxed
+    from phystrain.reliability._solids import relaxed
 
     silicon = Statistics.bare((14,))
     potential = build({"kind": "stillinger_weber"}, silicon).double()

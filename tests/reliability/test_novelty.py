@@ -10,7 +10,7 @@ from ase.build import bulk
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.novelty import Novelty
-from phystrain.reliability._static import predicted
+from phystrain.reliability._solids import predicted
 from phystrain.reliability.novelty import Config, errors_by_distance
 
 

@@ -1,81 +1,228 @@
-"""Predictions and relaxation of structures, for tests that run no dynamics."""
+"""What the static tests share: structures to look at, predictions of many copies, noise, and what a fault means."""
 
 import copy
-from typing import cast
+from dataclasses import replace
+from typing import NamedTuple, cast
 
 import numpy as np
-from ase.filters import FrechetCellFilter
-from ase.optimize import LBFGS
+import torch
+from ase.data import chemical_symbols
+from scipy.special import comb
 from torch import nn
 
 from phystrain.data.graphs import GraphStore
-from phystrain.data.structures import Structures, ragged
+from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.derive import Potential, evaluate, placement
-from phystrain.interfaces.ase import PhystrainCalculator
+from phystrain.errors import UserError
+from phystrain.reliability import Grade, Subject
+from phystrain.units import BOLTZMANN
+
+ORDER = 5
+"""Of the differences by which jumps and noise are told from a smooth function."""
+
+_FINE = 8  # order by which noise is told from a smooth function over longer steps
+_JUMP = 6.0  # fifth difference of a step of one in the middle of six points
 
 
-def predicted(potential: nn.Module, structures: Structures, *, stress: bool = False, batch: int = 2000) -> Structures:
-    """The same structures with the potential's energies, forces and, if asked for, stresses as labels.
+class Values(NamedTuple):
+    """What a potential says of structures; not a number where something is not defined.
+
+    Attributes:
+        energy: (systems,) eV.
+        forces: (atoms, 3) eV/Å; empty if not asked for.
+        stress: (systems, 3, 3) eV/Å³; empty if not asked for.
+    """
+
+    energy: Floats
+    forces: Floats
+    stress: Floats
+
+
+def structures_of(subject: Subject, kind: str, count: int, *, rattle: float = 0.0) -> Structures:
+    """Structures of more than one atom to look at, unlabelled: of ``start``, else ``test``, else ``train``.
 
     Args:
-        potential: a :class:`phystrain.derive.Potential`, on its device and in its precision.
-        structures: any; with ``stress`` periodic in three directions.
-        stress: predict it too.
-        batch: atoms evaluated at a time.
+        subject: under test.
+        kind: of the test, for the message.
+        count: how many, equally spaced in the set.
+        rattle: Å, random displacement of every atom: forces of perfect crystals are zero whatever is wrong.
+
+    Raises:
+        UserError: there is no structure.
+    """
+    for source in (subject.start, subject.test, subject.train):
+        if source is not None and len(source):
+            bodies = source.select((source.sizes > 1) | source.pbc.any(axis=1)).without_labels()
+            if len(bodies):
+                chosen = bodies.select(np.unique(np.linspace(0, len(bodies) - 1, min(count, len(bodies))).astype(int)))
+                noise = np.random.default_rng(subject.seed).normal(size=chosen.positions.shape)
+                return replace(chosen, positions=chosen.positions + rattle * noise, info={})
+    raise UserError(f"{kind}: there is no structure to look at; give a start or a test structure")
+
+
+def predict(potential: nn.Module, structures: Structures, batch_atoms: int, *want: str) -> Values:
+    """Energies and what else is asked for, in batches of consecutive structures.
+
+    Args:
+        potential: on its device and in its precision.
+        structures: any.
+        batch_atoms: atoms evaluated at a time.
+        want: ``forces``, ``stress``.
     """
     device, dtype = placement(potential)
     model = cast(Potential, potential)
-    energy = np.empty(len(structures))
-    forces = np.empty_like(structures.positions)
-    stresses = np.full_like(structures.cell, np.nan)
-    group = (structures.offsets[1:] - 1) // batch
-    for indices in np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1):
-        if not len(indices):
-            continue
-        # lists are made batch by batch: those of all structures at once may not fit into memory
-        graph = GraphStore(structures.select(indices), model.cutoff).graph(np.arange(len(indices)), dtype).to(device)
-        found = evaluate(model, graph, ("energy", "forces", "stress") if stress else ("energy", "forces"))
-        assert found.energy is not None and found.forces is not None  # noqa: PT018
-        energy[indices] = found.energy.cpu().numpy()
-        forces[ragged(structures.offsets, indices)] = found.forces.cpu().numpy()
-        if found.stress is not None:
-            stresses[indices] = found.stress.cpu().numpy()
-    return structures.with_labels(energy, forces, stresses)
+    store = GraphStore(structures, max(model.cutoff, 0.1))
+    group = (np.cumsum(structures.sizes) - 1) // batch_atoms
+    batches = np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1)
+    found = [evaluate(model, store.graph(batch, dtype).to(device), ("energy", *want)) for batch in batches]
+    parts = [
+        [value.to(torch.float64).cpu().numpy() for value in column if value is not None]
+        for column in zip(*found, strict=True)
+    ]
+    return Values(*(np.concatenate(part) if part else np.empty(0) for part in parts))
 
 
-def relaxed(potential: nn.Module, structures: Structures, number: int, force: float, steps: int) -> Structures | None:
-    """A periodic structure without forces and stress, by ASE's LBFGS; ``None`` if it does not come to rest.
+def energies_of(potential: nn.Module, structures: Structures, batch_atoms: int) -> Floats:
+    """(systems,) eV."""
+    return predict(potential, structures, batch_atoms).energy
+
+
+def copies_at(structure: Structures, positions: Floats, cells: Floats | None = None) -> Structures:
+    """Copies of one structure at other positions.
 
     Args:
-        potential: in double precision, if small forces are wanted.
-        structures: to take it from.
-        number: which one.
-        force: eV/Å, largest left over (of the cell: of the derivative by the logarithm of its deformation, per atom).
-        steps: most steps.
+        structure: a set of one.
+        positions: (copies, atoms, 3) Å.
+        cells: (copies, 3, 3) Å; that of the structure if not given.
     """
-    atoms = structures.to_ase(number)
-    atoms.calc = PhystrainCalculator(potential)
-    optimiser = LBFGS(FrechetCellFilter(atoms), logfile=None)
-    try:
-        arrived = optimiser.run(fmax=force, steps=steps)
-    except (ValueError, FloatingPointError, np.linalg.LinAlgError):  # a cell that collapsed on the way
-        return None
-    volume = atoms.get_volume() / abs(np.linalg.det(structures.cell[number]))
-    if not arrived or not np.isfinite(atoms.positions).all() or not 0.3 < volume < 3:
-        return None
-    atoms.calc = None
-    return Structures.from_ase([atoms])
+    copies = structure.select(np.zeros(len(positions), dtype=np.int64))
+    return replace(copies, positions=positions.reshape(-1, 3), cell=copies.cell if cells is None else cells)
 
 
-def precise(potential: nn.Module) -> nn.Module:
-    """A copy in double precision, for differences of small numbers."""
-    return copy.deepcopy(potential).double()
+def opened(structure: Structures) -> Structures:
+    """The atoms of a structure without their periodic images."""
+    return replace(structure, pbc=np.zeros_like(structure.pbc), cell=np.zeros_like(structure.cell))
 
 
-def smallest_crystal(*sources: Structures | None) -> Structures | None:
-    """The smallest structure that is periodic in three directions, from the first source that has one."""
-    for structures in sources:
-        if structures is not None and structures.pbc.all(axis=1).any():
-            periodic = np.flatnonzero(structures.pbc.all(axis=1))
-            return structures.select([periodic[structures.sizes[periodic].argmin()]]).without_labels()
-    return None
+def cluster(species: Ints, positions: Floats) -> Structures:
+    """A set of one structure in vacuum; species (atoms,), positions (atoms, 3) Å."""
+    nothing = np.full((1, 3, 3), np.nan)
+    return Structures(
+        positions=positions,
+        species=species,
+        offsets=np.array([0, len(species)]),
+        cell=np.zeros((1, 3, 3)),
+        pbc=np.zeros((1, 3), dtype=bool),
+        energy=np.array([np.nan]),
+        forces=np.full_like(positions, np.nan),
+        stress=nothing,
+        weight=np.ones(1),
+    )
+
+
+def in_double(potential: nn.Module) -> nn.Module:
+    """The potential in double precision on the CPU; itself if it is so already."""
+    if placement(potential) == (torch.device("cpu"), torch.float64):
+        return potential
+    return copy.deepcopy(potential).to("cpu", torch.float64)
+
+
+def jumps_of(values: Floats) -> Floats:
+    """(points - 5, ...) size of a jump in the middle of each six successive points, equally spaced.
+
+    Fifth differences: of a smooth function they fall with the fifth power of the spacing, of a jump they do not fall.
+
+    Args:
+        values: (points, ...).
+    """
+    return np.asarray(np.diff(values, n=ORDER, axis=0) / _JUMP)
+
+
+def noise_of(values: Floats, order: int = ORDER) -> float:
+    """Standard deviation of the noise of finely spaced values, by their differences; jumps do not count.
+
+    Args:
+        values: (points, ...).
+        order: of the differences.
+    """
+    # differences of independent noise of standard deviation one have this one
+    size = float(np.sqrt(comb(2 * order, order)))
+    differences = np.diff(values, n=order, axis=0).reshape(len(values) - order, -1) / size
+    return float(np.median(np.sqrt(np.square(differences).mean(axis=1))))
+
+
+def rounding(
+    potential: nn.Module, structure: Structures, batch_atoms: int, *, step: float = 5e-3, points: int = 28
+) -> tuple[float, float]:
+    """Noise of the energy (eV) and of the force components (eV/Å) while all atoms move a little.
+
+    Args:
+        potential: in the precision to look at.
+        structure: a set of one.
+        batch_atoms: atoms evaluated at a time.
+        step: Å, so long that the energy changes by more than its last digit, and so short that what is smooth has no
+            eighth differences.
+        points: how many.
+    """
+    direction = np.random.default_rng(0).normal(size=structure.positions.shape)
+    places = structure.positions + step * np.arange(points)[:, None, None] * direction
+    found = predict(potential, copies_at(structure, places), batch_atoms, "forces")
+    return noise_of(found.energy, _FINE), noise_of(found.forces.reshape(points, -1), _FINE)
+
+
+def grade_of(barrier: float, reach: float, kelvin: float) -> Grade:
+    """What a fault behind a barrier means: ``unsafe`` if hot dynamics can climb it, else ``limited``.
+
+    Args:
+        barrier: eV, from where dynamics is to the top before the fault; not a number if unknown.
+        reach: how many k_B T dynamics may climb.
+        kelvin: highest temperature of dynamics.
+    """
+    return "limited" if barrier > reach * BOLTZMANN * kelvin else "unsafe"
+
+
+REGION = 12
+"""Atoms that strain together at the least: one and its neighbours."""
+
+
+def worst_grade(*grades: Grade) -> Grade:
+    """The worst; ``safe`` if there are none."""
+    order: tuple[Grade, ...] = ("safe", "limited", "unsafe")
+    return order[max((order.index(grade) for grade in grades), default=0)]
+
+
+def hottest(subject: Subject) -> float:
+    """K, twice the highest temperature of the subject: hot runs go there."""
+    return 2 * max(subject.temperatures)
+
+
+def formula(structures: Structures, number: int, count: int) -> str:
+    """Name of a structure, such as ``Ar32 (1)``.
+
+    Args:
+        structures: that hold it.
+        number: which of them.
+        count: what to call it.
+    """
+    species = structures.species[structures.offsets[number] : structures.offsets[number + 1]]
+    symbols, counts = np.unique(species, return_counts=True)
+    parts = (
+        f"{chemical_symbols[symbol]}{times if times > 1 else ''}"
+        for symbol, times in zip(symbols.tolist(), counts.tolist(), strict=True)
+    )
+    return f"{''.join(parts)} ({count + 1})"
+
+
+def pair_label(first: int, second: int) -> str:
+    """Such as ``O-Si``."""
+    return "-".join(sorted((chemical_symbols[first], chemical_symbols[second])))
+
+
+def finite(values: Floats) -> list[float | None]:
+    """For curves: what is not finite is left out."""
+    return [float(value) if np.isfinite(value) else None for value in values.ravel()]
+
+
+def spread(values: Floats) -> float:
+    """Root of the mean square."""
+    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0

@@ -10,21 +10,16 @@ the energy counts.
 """
 
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from ase.data import chemical_symbols, covalent_radii
 from pydantic import Field
-from torch import nn
 
-from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
-from phystrain.guards import BOND_FACTOR
-from phystrain.neighbours import neighbour_list
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability._bonds import Bond, shortest_bonds
+from phystrain.reliability._static import REGION, energies_of, finite, formula, grade_of, hottest, worst_grade
 from phystrain.statistics import Statistics, pair_name
 
 
@@ -38,11 +33,13 @@ class Config(ReliabilityTest):
     contact: float = Field(
         default=0.6, gt=0, lt=1, description="shortest length of a bond, as a fraction of the sum of covalent radii"
     )
-    points: int = Field(default=40, ge=5, description="points of each scan")
+    points: int = Field(default=32, ge=5, description="points of each scan")
     settle: float = Field(
         default=0.03, ge=0, lt=1, description="fraction of compression in which the energy may fall in any case"
     )
     tolerance: float = Field(default=0.01, ge=0, description="eV, fall of the energy that does not count")
+    atoms: int = Field(default=30_000, ge=1, description="atoms that are evaluated in all, which limits the scans")
+    reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
     batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
@@ -59,6 +56,7 @@ class Config(ReliabilityTest):
         )
         chosen = chosen.without_labels()
         scans = [scan for number in range(len(chosen)) for scan in self._scans(chosen.select([number]), number)]
+        scans = self._affordable(scans)
         if not scans:
             return Result(test=self.kind, title="Compression", sentence="Nothing to compress: no two atoms are near.")
         together = Structures.concatenate([scan.structures for scan in scans])
@@ -70,7 +68,20 @@ class Config(ReliabilityTest):
             )
             for scan, energy in zip(scans, parts, strict=True)
         ]
-        return self._judged(found)
+        return self._judged(found, hottest(subject))
+
+    def _affordable(self, scans: list["Scan"]) -> list["Scan"]:
+        """One scan of each kind before a second of any, as many as the effort allows; one of each in any case."""
+        seen: dict[str, int] = {}
+        turns = []
+        for scan in scans:
+            kind = "" if scan.whole else scan.bonds[0].label
+            turns.append(seen.setdefault(kind, 0))
+            seen[kind] += 1
+        order = np.argsort(turns, kind="stable").tolist()
+        cost = np.cumsum([int(scans[place].structures.sizes.sum()) for place in order])
+        kept = order[: max(len(seen), int(np.searchsorted(cost, self.atoms, side="right")))]
+        return [scans[place] for place in sorted(kept)]
 
     def _scans(self, structure: Structures, number: int) -> list["Scan"]:
         """All scans of one structure."""
@@ -89,7 +100,7 @@ class Config(ReliabilityTest):
         ]
         return min(1 - self.settle, max(beyond, default=1.0))
 
-    def _judged(self, found: list["Finding"]) -> Result:
+    def _judged(self, found: list["Finding"], kelvin: float) -> Result:
         groups = {"structures": [f for f in found if f.scan.whole], "bonds": [f for f in found if not f.scan.whole]}
         figures: dict[str, float | int | str | None] = {}
         for name, group in groups.items():
@@ -121,32 +132,12 @@ class Config(ReliabilityTest):
                 f"{_size(worst.drop)}, from {worst.begins:.3f} of its length on."
             ),
             curves=curves,
+            grade=worst_grade(*(grade_of(hole.barrier, self.reach, kelvin) for hole in holes)),
+            conditions=_conditions(holes),
         )
 
     def _is_hole(self, finding: "Finding") -> bool:
         return not finding.drop <= self.tolerance
-
-
-class Bond(NamedTuple):
-    """Two atoms of one structure.
-
-    Attributes:
-        elements: atomic numbers, ascending.
-        first, second: atoms.
-        vector: (3,) Å from the first to the second, or its image.
-        length: Å.
-    """
-
-    elements: tuple[int, int]
-    first: int
-    second: int
-    vector: Floats
-    length: float
-
-    @property
-    def radii(self) -> float:
-        """Å, sum of covalent radii."""
-        return float(covalent_radii[self.elements[0]] + covalent_radii[self.elements[1]])
 
 
 class Scan(NamedTuple):
@@ -182,6 +173,16 @@ class Finding(NamedTuple):
     drop: float
     begins: float
 
+    @property
+    def barrier(self) -> float:
+        """Energy (eV) to climb from the lowest to where the first fall begins; of a region, for whole structures.
+
+        No thermal motion compresses a structure as a whole, but some atoms and their neighbours it may.
+        """
+        before = self.energy[self.scan.ratio >= self.begins - 1e-9]
+        rise = float(before.max() - before.min()) if np.isfinite(before).all() and len(before) else 0.0
+        return rise * min(1.0, REGION / int(self.scan.structures.sizes[0])) if self.scan.whole else rise
+
 
 def find_hole(ratio: Floats, energy: Floats, allowed: float, tolerance: float = 0.0) -> tuple[float, float]:
     """Largest fall of the energy below an earlier value, eV, and the ratio at which the first fall begins.
@@ -203,52 +204,6 @@ def find_hole(ratio: Floats, energy: Floats, allowed: float, tolerance: float = 
     return float(fall.max()), float(ratio[first + (fall > tolerance).argmax() - 1])
 
 
-def energies_of(potential: nn.Module, structures: Structures, batch_atoms: int) -> Floats:
-    """(systems,) eV, in batches of consecutive structures."""
-    device, dtype = placement(potential)
-    model = cast(Potential, potential)
-    store = GraphStore(structures, model.cutoff)
-    group = (np.cumsum(structures.sizes) - 1) // batch_atoms
-    batches = np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1)
-    parts = [evaluate(model, store.graph(batch, dtype).to(device), ("energy",)).energy for batch in batches]
-    return np.concatenate([part.cpu().numpy() for part in parts if part is not None])
-
-
-def shortest_bonds(structure: Structures) -> list[Bond]:
-    """The shortest bond of each pair of elements in one structure; if nothing is bonded, the closest pair.
-
-    Args:
-        structure: a set of one.
-    """
-    species, radii = structure.species, covalent_radii[structure.species]
-    reach = 2 * BOND_FACTOR * float(radii.max())
-    edges, shifts = neighbour_list(structure.positions, structure.cell[0], structure.pbc[0], 2 * reach)
-    vectors = structure.positions[edges[1]] - structure.positions[edges[0]] + shifts @ structure.cell[0]
-    apart = edges[0] < edges[1]  # an atom and its own image cannot approach each other
-    edges, vectors = edges[:, apart], vectors[apart]
-    lengths = np.linalg.norm(vectors, axis=1)
-    contact = lengths / radii[edges].sum(axis=0)
-    if not len(contact):
-        return []
-    kinds = np.sort(species[edges], axis=0)
-    bonded = contact < BOND_FACTOR
-    if not bonded.any():
-        bonded = contact == contact.min()
-    chosen = np.flatnonzero(bonded)
-    chosen = chosen[np.lexsort((lengths[chosen], kinds[1, chosen], kinds[0, chosen]))]
-    _, places = np.unique(kinds[:, chosen], axis=1, return_index=True)  # the first of each kind is its shortest
-    return [
-        Bond(
-            (int(kinds[0, pair]), int(kinds[1, pair])),
-            int(edges[0, pair]),
-            int(edges[1, pair]),
-            vectors[pair],
-            float(lengths[pair]),
-        )
-        for pair in chosen[places]
-    ]
-
-
 def compressed_whole(structure: Structures, number: int, bonds: list[Bond], ratio: float, points: int) -> Scan:
     """One structure with its cell, scaled; fractional coordinates stay.
 
@@ -263,7 +218,7 @@ def compressed_whole(structure: Structures, number: int, bonds: list[Bond], rati
     copies = structure.select(np.zeros(points, dtype=np.int64))
     positions = copies.positions * np.repeat(ratios, structure.sizes[0])[:, None]
     cells = copies.cell * ratios[:, None, None]
-    return Scan(_name(structure, number), True, ratios, replace(copies, positions=positions, cell=cells), bonds)
+    return Scan(formula(structure, 0, number), True, ratios, replace(copies, positions=positions, cell=cells), bonds)
 
 
 def compressed_bond(structure: Structures, number: int, bond: Bond, contact: float, points: int) -> Scan:
@@ -282,25 +237,28 @@ def compressed_bond(structure: Structures, number: int, bond: Bond, contact: flo
     move = 0.5 * (1 - ratios)[:, None] * bond.vector
     positions[:, bond.first] += move
     positions[:, bond.second] -= move
-    pair = "-".join(sorted(chemical_symbols[element] for element in bond.elements))
-    name = f"{pair} bond in {_name(structure, number)}"
+    name = f"{bond.label} bond in {formula(structure, 0, number)}"
     return Scan(name, False, ratios, replace(copies, positions=positions.reshape(-1, 3)), [bond])
 
 
-def _name(structure: Structures, number: int) -> str:
-    symbols, counts = np.unique(structure.species, return_counts=True)
-    formula = "".join(
-        f"{chemical_symbols[symbol]}{count if count > 1 else ''}"
-        for symbol, count in zip(symbols.tolist(), counts.tolist(), strict=True)
-    )
-    return f"{formula} ({number + 1})"
+def _conditions(holes: list[Finding]) -> list[str]:
+    """What is not supported: of each kind of bond, and of whole structures, where the first fall begins."""
+    bonds: dict[str, float] = {}
+    for hole in holes:
+        if not hole.scan.whole:
+            (bond,) = hole.scan.bonds
+            bonds[bond.label] = max(bonds.get(bond.label, 0.0), hole.begins * bond.length)
+    whole = [hole.begins for hole in holes if hole.scan.whole]
+    return [
+        *(f"{label} below {length:.2f} Å is unsupported" for label, length in bonds.items()),
+        *([f"compression below {max(whole):.2f} of the length is unsupported"] if whole else []),
+    ]
 
 
 def _curve(finding: Finding) -> Curve:
-    change: npt.NDArray[np.float64] = finding.energy - finding.energy[0]
     return Curve(
         x=finding.scan.ratio.tolist(),
-        y=[float(value) if np.isfinite(value) else None for value in change],
+        y=finite(finding.energy - finding.energy[0]),
         x_label="length as a fraction of that at the start",
         y_label="change of the energy, eV",
     )

@@ -17,7 +17,7 @@ from torch import nn
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import precise, predicted, relaxed, smallest_crystal
+from phystrain.reliability._solids import precise, predicted, relaxed, smallest_crystal
 from phystrain.units import GPA, full_to_voigt, voigt_to_full
 
 TITLE = "Elastic constants"

@@ -17,7 +17,7 @@ from phystrain.errors import UserError
 from phystrain.novelty import Novelty
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import ComparedTest
-from phystrain.reliability._static import predicted
+from phystrain.reliability._solids import predicted
 
 TITLE = "Distance from the training data"
 

@@ -23,7 +23,7 @@ from torch import nn
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import precise, predicted, relaxed, smallest_crystal
+from phystrain.reliability._solids import precise, predicted, relaxed, smallest_crystal
 from phystrain.units import BOLTZMANN
 
 TITLE = "Phonons"
