@@ -1,21 +1,24 @@
 """The reliability tests on a saved model, and their results as a file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phystrain import registry
+from phystrain import __version__, registry
+from phystrain.beside import Other
 from phystrain.config import Reliability
 from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
+from phystrain.grade import Verdict, judge
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Variant
+from phystrain.results_file import VERSION, Audited, ResultsFile, finite, restored
 from phystrain.saving import SavedModel
 
 STARTS = 4
@@ -44,6 +47,7 @@ def audit_saved(
     start: Structures | None,
     seed: int = 0,
     frames_to: Path | None = None,
+    train: Structures | None = None,
 ) -> list[Result]:
     """Run the reliability tests that the settings name, or all of them.
 
@@ -55,6 +59,7 @@ def audit_saved(
         start: structures that dynamics starts from.
         seed: of the dynamics.
         frames_to: file for failing frames.
+        train: structures that it was trained on, where they are at hand.
     """
     if not settings.enabled:
         return []
@@ -66,6 +71,7 @@ def audit_saved(
         start=start,
         temperatures=tuple(settings.temperatures),
         seed=seed,
+        train=train,
     )
     tests = _tests(settings, frames_to)
     if settings.tests is None:  # those that were not asked for may be left out
@@ -75,7 +81,7 @@ def audit_saved(
             del tests["rdf"]
         if start is None:
             tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
-    return audit(subject, tests)
+    return audit(subject, tests, required=settings.tests is not None)
 
 
 def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str, Any]]:
@@ -102,34 +108,74 @@ def smallest(structures: Structures, count: int = STARTS) -> Structures | None:
     return bodies.select(np.argsort(bodies.sizes, kind="stable")[:count]) if len(bodies) else None
 
 
-def store_results(folder: Path, variant: Variant, data_hash: str) -> None:
-    """Write ``results.json``, which :func:`load_results` reads."""
-    content = {
-        "name": variant.name,
-        "description": variant.description,
-        "data": data_hash,
-        "results": [result.model_dump(mode="json") for result in variant.results],
-    }
-    write_text(folder / "results.json", json.dumps(content, indent=1, allow_nan=True) + "\n")
+def variant_of(name: str, results: Sequence[Result], description: str = "", history: Path | None = None) -> Variant:
+    """A potential with its results, and the verdict that follows from them."""
+    return Variant(name, description, results, history, judge(results) if results else None)
+
+
+def store_results(folder: Path, variant: Variant, data_hash: str, beside: Sequence[Variant] = ()) -> None:
+    """Write ``results.json``, which :func:`load_results` reads; see :mod:`phystrain.results_file`."""
+    content = ResultsFile(
+        **_audited(variant).model_dump(),
+        program=__version__,
+        data=data_hash,
+        beside=[_audited(other) for other in beside],
+    )
+    write_text(folder / "results.json", json.dumps(content.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+
+
+def _audited(variant: Variant) -> Audited:
+    return Audited(
+        name=variant.name,
+        description=variant.description,
+        verdict=variant.verdict,
+        results=[finite(result) for result in variant.results],
+    )
 
 
 def load_results(folder: Path) -> Variant:
-    """Read what :func:`store_results` wrote.
+    """Read what :func:`store_results` wrote, now or in an older version.
 
     Raises:
-        UserError: the folder holds no results.
+        UserError: the folder holds no results, damaged ones, or those of a newer version.
     """
     file = folder / "results.json"
     if not file.is_file():
         raise UserError(f"{folder} holds no results.json: give folders that 'train' or 'audit' has finished")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        results = [Result.model_validate(result) for result in content["results"]]
-        name, description = str(content["name"]), str(content["description"])
-    except (ValueError, KeyError, TypeError) as error:
+        version = int(content.pop("version", 1))
+        if version > VERSION:
+            raise UserError(f"{file} has version {version}, this phystrain reads up to {VERSION}: upgrade phystrain")
+        found = ResultsFile.model_validate(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged: run 'phystrain audit' or 'phystrain train' again") from error
+    results = [restored(result) for result in found.results]
     history = folder / "metrics.csv"
-    return Variant(name, description, results, history if history.is_file() else None)
+    verdict = judge(results) if version == 1 and results else found.verdict
+    return Variant(found.name, found.description, results, history if history.is_file() else None, verdict)
+
+
+def audit_beside(
+    rivals: Iterable[Other],
+    settings: Reliability,
+    *,
+    test: Structures | None,
+    start: Structures | None,
+    seed: int = 0,
+    train: Structures | None = None,
+) -> list[Variant]:
+    """The same tests on what a potential is compared with, from the same starts with the same seed.
+
+    Args:
+        rivals: what it is compared with.
+        settings, test, start, seed, train: as for :func:`audit_saved`.
+    """
+    given: dict[str, Any] = {"test": test, "start": start, "seed": seed, "train": train}
+    return [
+        variant_of(other.name, audit_saved(other.model, settings, name=other.name, **given), other.description)
+        for other in rivals
+    ]
 
 
 def say_results(results: Sequence[Result], say: Say) -> None:
@@ -137,3 +183,12 @@ def say_results(results: Sequence[Result], say: Say) -> None:
     for result in results:
         verdict = {True: "pass", False: "FAIL", None: "    "}[result.passed]
         say(f"{verdict}  {result.title}: {result.sentence}")
+
+
+def say_verdict(verdict: Verdict | None, say: Say, name: str = "") -> None:
+    """The verdict in full; nothing if there is none."""
+    if verdict is not None:
+        first, *others = verdict.lines
+        say(f"VERDICT{f' on {name}' if name else ''}: {first}")
+        for line in others:
+            say(f"  {line}")
