@@ -46,7 +46,7 @@ class Rule(NamedTuple):
 RULES: dict[str, Rule] = {
     "derivatives": Rule("unsafe", "forces that are not the slope of the energy make energy from nothing"),
     "symmetry": Rule("unsafe", "a molecule that feels how it is turned or numbered has no conserved momentum"),
-    "extensivity": Rule("unsafe", "atoms far away from one another must not change one another's energy"),
+    "locality": Rule("unsafe", "atoms far away from one another must not change one another's energy"),
     "survival": Rule("limited", "below the temperature of the first loss runs live; lost at the first, it is unsafe"),
     "heating": Rule("limited", "below the temperature of the first loss runs live"),
     "drift": Rule("limited", "a thermostat hides the drift, and averages are off; without one, runs mean nothing"),
@@ -204,7 +204,7 @@ def _untested(results: Sequence[Result]) -> list[str]:
     """What says nothing about the potential, and why."""
     found = []
     for result in results:
-        reason = result.sentence.rstrip(".")
+        reason = result.sentence.rstrip(".").removeprefix("Does not apply: ")
         if not result.applies:
             found.append(f"{result.title} (does not apply: {reason})")
         elif result.sentence.startswith(NOT_DONE):

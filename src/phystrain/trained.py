@@ -86,7 +86,7 @@ def evaluate_model(
 
 
 def audit_model(
-    path: Path | None = None,
+    path: Path | str | None = None,
     *,
     ase: str | None = None,
     arguments: Mapping[str, Any] | None = None,
@@ -125,8 +125,9 @@ def audit_model(
         raise UserError("audit: name a run folder or model file; or a calculator with --ase, and a file of structures")
     if ase is None and (arguments or cutoff is not None):
         raise UserError("audit: --argument and --cutoff are for calculators: name one with --ase")
+    place = Path(path) if path is not None else None
     shown = ase or str(path)
-    name = re.split(r"[.:]", ase)[-1] if ase is not None else name_of(cast(Path, path))
+    name = re.split(r"[.:]", ase)[-1] if ase is not None else name_of(cast(Path, place))
     folder = output or Path(f"{name.removesuffix('.safetensors')}-audit")
     require_apart(folder)
     subject = (

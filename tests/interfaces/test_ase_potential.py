@@ -188,7 +188,7 @@ def test_molecules_are_put_in_a_cell_where_need_be():
     assert float(boxed.energy) == pytest.approx(float(free.energy), abs=1e-12)
     torch.testing.assert_close(boxed.forces, free.forces)
     refused = AsePotential(lambda: Crystals(rc=6.0, sigma=3.4), "lj")
-    with pytest.raises(UserError, match="not periodic.*no cell"):
+    with pytest.raises(UserError, match=r"not periodic.*no cell"):
         refused.require(Structures.from_ase([pair]))
 
 

@@ -48,7 +48,7 @@ class Failures(NamedTuple):
 
 
 class AsePotential(nn.Module):
-    """A calculator of ASE asked for energies, forces and stresses; see :class:`phystrain.derive.SelfDeriving`.
+    """A calculator of ASE, asked for energies, forces and stresses (:class:`phystrain.derive.SelfDeriving`).
 
     Structures are calculated one after another, which is all that ASE offers, in float64. The energy is the free energy
     where the calculator gives one, because the forces are its gradient. Where a calculation raises an exception, the

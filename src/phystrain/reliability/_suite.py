@@ -92,7 +92,7 @@ def _tested(test: ReliabilityTest, subject: Subject) -> Result:
         )
     calls, failed, first = take_failures()
     figures = result.figures | {CALLS: calls, FAILED: failed} | ({"first failure": first} if failed else {})
-    sentence = result.sentence + (f" {_failing(calls, failed, first)}" if failed else "")
+    sentence = f"{result.sentence.rstrip('.')}. {_failing(calls, failed, first)}" if failed else result.sentence
     return result.model_copy(update={"figures": figures, "sentence": sentence})
 
 
