@@ -130,11 +130,10 @@ def audit_model(
     name = re.split(r"[.:]", ase)[-1] if ase is not None else name_of(cast(Path, place))
     folder = output or Path(f"{name.removesuffix('.safetensors')}-audit")
     require_apart(folder)
-    subject = (
-        examined_calculator(ase, path, start, train, arguments, cutoff)
-        if ase
-        else _model(cast(Path, path), start, train)
-    )
+    if ase is not None:
+        subject = examined_calculator(ase, place, start, train, arguments, cutoff)
+    else:
+        subject = _model(cast(Path, place), start, train)
     given = {
         "temperatures": list(temperatures or subject.model.meta.get("temperatures", [300.0])),
         "replicas": replicas,

@@ -94,7 +94,7 @@ def test_energies_of_others_are_compared_apart_from_their_zero(crystal):
     frames = Structures.concatenate([crystal, crystal.select([0])])
     frames = replace(frames, species=np.where(np.arange(len(frames.species)) < 5, 36, 18))
     labelled = frames.with_labels(energy=np.array([1.0, 2.0]))
-    predicted = frames.with_labels(energy=np.array([1.0, 2.0]) + [5 * 7.0 + 27 * 3.0, 32 * 3.0])
+    predicted = frames.with_labels(energy=np.array([1.0 + 5 * 7.0 + 27 * 3.0, 2.0 + 32 * 3.0]))
     figures = offset_figures(labelled, predicted)
     assert figures[f"energy RMSE {APART}, meV/atom"] == pytest.approx(0.0, abs=1e-9)
     outsider = AsePotential(lambda: LennardJones(sigma=3.4, epsilon=0.0103, rc=6.0), "lj")

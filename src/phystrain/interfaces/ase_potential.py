@@ -27,7 +27,7 @@ from phystrain.registry import did_you_mean
 from phystrain.units import voigt_to_full
 
 NOMINAL_CUTOFF = 6.0
-"""Å. Of a calculator whose cut-off nobody has told: how far neighbour lists and pair curves reach (as in mlip-arena)."""
+"""Å, of a calculator whose cut-off is not known: how far neighbour lists and pair curves reach (as in mlip-arena)."""
 
 VACUUM = 10.0
 """Å left free on every side where a molecule is put in a cell for calculators that know nothing but crystals."""
