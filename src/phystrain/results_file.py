@@ -67,6 +67,13 @@ def _plain(value: Any) -> Any:
 
 
 def _drawable(curve: Curve) -> Curve:
-    points = [(x, y if y is None or math.isfinite(y) else None) for x, y in zip(curve.x, curve.y, strict=True)]
-    kept = [(x, y) for x, y in points if math.isfinite(x)]
-    return curve.model_copy(update={"x": [x for x, _ in kept], "y": [y for _, y in kept]})
+    """Without points that have no place; values there that are not finite are gaps."""
+    kept = [index for index, x in enumerate(curve.x) if math.isfinite(x)]
+    lines = {name: getattr(curve, name) for name, field in Curve.model_fields.items() if field.annotation is not str}
+    return curve.model_copy(
+        update={name: [_number(line[index]) for index in kept] for name, line in lines.items() if line}
+    )
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
