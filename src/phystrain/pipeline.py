@@ -29,7 +29,6 @@ from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
 from phystrain.verdict import (
-    audit_beside,
     audit_saved,
     name_of,
     say_results,
@@ -134,20 +133,22 @@ def _trained_and_tested(
     if not job.is_first:
         return None, [], labelled.train
     test = labelled.test or labelled.valid
-    material: dict[str, Any] = {
-        "test": test,
-        "start": smallest(test or labelled.train),
-        "seed": config.seed,
-        "train": labelled.train,
-    }
-    results = audit_saved(model, config.reliability, name=name_of(folder), frames_to=folder / "failed.xyz", **material)
+    results, beside = audit_saved(
+        model,
+        config.reliability,
+        name=name_of(folder),
+        test=test,
+        start=smallest(test or labelled.train),
+        seed=config.seed,
+        frames_to=folder / "failed.xyz",
+        train=labelled.train,
+        rivals=teachers(config, folder) if config.reliability.teacher else (),
+    )
     if labelled.test is None and config.stages[-1].fit is None:
         note = " These are validation structures, by which the weights were chosen too."
         results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
     variant = variant_of(name_of(folder), results, history=folder / "metrics.csv")
     say_results(results, say)
-    tested = config.reliability.enabled and config.reliability.teacher
-    beside = audit_beside(teachers(config, folder) if tested else [], config.reliability, **material)
     store_results(folder, variant, labelled.train.digest(), beside)
     return variant, beside, labelled.train
 

@@ -34,7 +34,6 @@ from phystrain.saving import load_model
 from phystrain.train.folder import digests
 from phystrain.train.material import load_labelled
 from phystrain.verdict import (
-    audit_beside,
     audit_saved,
     comparable,
     load_results,
@@ -142,16 +141,19 @@ def audit_model(
     }
     settings = checked(Reliability, "audit", given)
     structures = subject.structures
-    material: dict[str, Any] = {
-        "test": subject.test,
-        "start": None if structures is None else smallest(structures),
-        "seed": seed,
-        "train": subject.train,
-    }
-    results = audit_saved(subject.model, settings, name=name, frames_to=folder / "failed.xyz", **material)
+    results, beside = audit_saved(
+        subject.model,
+        settings,
+        name=name,
+        test=subject.test,
+        start=None if structures is None else smallest(structures),
+        seed=seed,
+        frames_to=folder / "failed.xyz",
+        train=subject.train,
+        rivals=() if alone else subject.rivals,
+    )
     variant = variant_of(name, results)
     say_results(results, say)
-    beside = audit_beside([] if alone else subject.rivals, settings, **material)
     store_results(folder, variant, "" if structures is None else structures.digest(), beside)
     if beside:
         say(comparison_table([*beside, variant]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def audit_saved(
     seed: int = 0,
     frames_to: Path | None = None,
     train: Structures | None = None,
-) -> list[Result]:
+    rivals: Iterable[Other] = (),
+) -> tuple[list[Result], list[Variant]]:
     """Run the reliability tests that the settings name, or all of them.
 
     Args:
@@ -60,9 +62,14 @@ def audit_saved(
         seed: of the dynamics.
         frames_to: file for failing frames.
         train: structures that it was trained on, where they are at hand.
+        rivals: what it is compared with: the same tests from the same starts with the same seed, failing frames not
+            kept.
+
+    Returns:
+        The results, and the rivals with theirs.
     """
     if not settings.enabled:
-        return []
+        return [], []
     subject = Subject(
         name=name,
         potential=model.potential,
@@ -81,7 +88,14 @@ def audit_saved(
             del tests["rdf"]
         if start is None:
             tests = {kind: fields for kind, fields in tests.items() if kind in ("errors", "dimers")}
-    return audit(subject, tests, required=settings.tests is not None)
+    required = settings.tests is not None
+    results = audit(subject, tests, required=required)
+    silent = {kind: fields | {"frames_to": None} if "frames_to" in fields else fields for kind, fields in tests.items()}
+    beside = []
+    for other in rivals:
+        rival = replace(subject, name=other.name, potential=other.model.potential, statistics=other.model.statistics)
+        beside.append(variant_of(other.name, audit(rival, silent, required=required), other.description))
+    return results, beside
 
 
 def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str, Any]]:
@@ -154,28 +168,6 @@ def load_results(folder: Path) -> Variant:
     history = folder / "metrics.csv"
     verdict = judge(results) if version == 1 and results else found.verdict
     return Variant(found.name, found.description, results, history if history.is_file() else None, verdict)
-
-
-def audit_beside(
-    rivals: Iterable[Other],
-    settings: Reliability,
-    *,
-    test: Structures | None,
-    start: Structures | None,
-    seed: int = 0,
-    train: Structures | None = None,
-) -> list[Variant]:
-    """The same tests on what a potential is compared with, from the same starts with the same seed.
-
-    Args:
-        rivals: what it is compared with.
-        settings, test, start, seed, train: as for :func:`audit_saved`.
-    """
-    given: dict[str, Any] = {"test": test, "start": start, "seed": seed, "train": train}
-    return [
-        variant_of(other.name, audit_saved(other.model, settings, name=other.name, **given), other.description)
-        for other in rivals
-    ]
 
 
 def say_results(results: Sequence[Result], say: Say) -> None:
