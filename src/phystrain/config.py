@@ -114,6 +114,7 @@ class Reliability(Section):
     baseline: bool = Field(
         False, description="also train the last stage from scratch on its labels alone, and test it beside this run"
     )
+    teacher: bool = Field(True, description="put the tests to the classical potentials of earlier stages too")
     enabled: bool = True
 
 

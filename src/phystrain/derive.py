@@ -4,7 +4,7 @@ A potential gives atomic energies; everything else follows here, in one call of 
 potential is a network, an EAM or a sum of both.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -80,6 +80,30 @@ class Denoiser(Protocol):
                 energies, a prior.
         """
         ...
+
+
+class SelfDeriving(Protocol):
+    """What a potential has besides whose forces and stress are made elsewhere, such as a calculator of ASE.
+
+    Tests of reliability look at three more attributes, where there are any:
+    ``cutoff_known`` (false: ``cutoff`` is no more than the radius of neighbour lists, and tests of it do not apply),
+    ``gives_stress`` (false: its stress is not a number), and ``take_failures`` (see
+    :class:`phystrain.interfaces.ase_potential.AsePotential`).
+    """
+
+    def derived(self, graph: AtomGraph, want: frozenset[str]) -> Prediction:
+        """The quantities asked for, detached; not a number for structures of which it has none."""
+        ...
+
+
+def gives_stress(potential: object) -> bool:
+    """Whether a potential has stresses; all do that are differentiated here."""
+    return bool(getattr(potential, "gives_stress", True))
+
+
+def cutoff_known(potential: object) -> bool:
+    """Whether nothing beyond ``potential.cutoff`` has an effect, so that tests of the cut-off mean something."""
+    return bool(getattr(potential, "cutoff_known", True))
 
 
 class Derivation:
@@ -186,7 +210,7 @@ def evaluate(
     """Predict energy, forces and stress.
 
     Args:
-        potential: conservative, or with a direct force head.
+        potential: conservative, or with a direct force head; or :class:`SelfDeriving`.
         graph: the structures, with edges up to the potential's cut-off.
         want: any of ``energy``, ``forces``, ``stress``.
         create_graph: keep the result differentiable with respect to the parameters (training). Otherwise the
@@ -196,13 +220,19 @@ def evaluate(
         The quantities asked for, ``None`` for the rest.
 
     Raises:
-        ValueError: an unknown quantity, or a graph whose edges end before the potential's cut-off.
+        ValueError: an unknown quantity, a graph whose edges end before the potential's cut-off, or derivatives of the
+            results of a potential that makes them elsewhere.
     """
     wanted = frozenset(want)
     if unknown := wanted - set(QUANTITIES):
         raise ValueError(f"unknown quantity {sorted(unknown)[0]!r}; choose from {', '.join(QUANTITIES)}")
     if graph.cutoff < potential.cutoff - 1e-6:
         raise ValueError(f"the graph ends at {graph.cutoff} Å, the potential needs {potential.cutoff} Å")
+    own: Callable[[AtomGraph, frozenset[str]], Prediction] | None = getattr(potential, "derived", None)
+    if own is not None:
+        if create_graph:
+            raise ValueError(f"the results of {type(potential).__name__} cannot be differentiated")
+        return own(graph, wanted)
     if wanted == {"energy"} and not create_graph:
         with torch.no_grad():
             atomic = potential.atomic_energies(graph)

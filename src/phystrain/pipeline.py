@@ -11,6 +11,7 @@ from typing import Any
 
 from phystrain import config as run_file
 from phystrain import registry
+from phystrain.beside import BASELINE, classical_stages, teachers
 from phystrain.config import Balance, RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
@@ -27,7 +28,15 @@ from phystrain.report.plots import Drawing
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
-from phystrain.verdict import audit_saved, name_of, say_results, smallest, store_results
+from phystrain.verdict import (
+    audit_saved,
+    name_of,
+    say_results,
+    say_verdict,
+    smallest,
+    store_results,
+    variant_of,
+)
 
 Say = Callable[[str], None]
 
@@ -62,21 +71,24 @@ def run(
     require_device(config)
     require_held_out(config)
     require_temperature(config.reliability)
-    variant, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
+    variant, taught_by, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
     if variant is None:
         return []
     digest = labelled.digest()
-    variants = [variant]
+    variants = [*taught_by, variant]
     plain = without_physics(config)
     if config.reliability.enabled and config.reliability.baseline and plain is not None:
         if config.processes > 1:
             say("the baseline is left out: it is trained in runs of one process only")
         else:
             say("the same network without physics, to compare with:")
-            baseline, _ = _trained_and_tested(plain, folder / "baseline", Path(base), False, say)
+            baseline, _, _ = _trained_and_tested(plain, folder / "baseline", Path(base), False, say)
             assert baseline is not None
-            variants = [replace(baseline, name="labels only", description="the same network without physics"), variant]
-            say(comparison_table(variants))
+            variants.insert(0, replace(baseline, name=BASELINE, description="the same network without physics"))
+            store_results(folder, variant, digest, variants[:-1])
+    if len(variants) > 1:
+        say(comparison_table(variants))
+    say_verdict(variant.verdict, say)
     text = (folder / "config.yaml").read_text(encoding="utf-8")
     comparison = Comparison(f"Run {folder.name}", variants, "", text, digest)
     page = write_report(comparison, folder, _classical(config, folder, labelled))
@@ -109,8 +121,8 @@ def without_physics(config: RunConfig) -> RunConfig | None:
 
 def _trained_and_tested(
     config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
-) -> tuple[Variant | None, Structures]:
-    """Results of a run, none in processes other than the first, and the structures it was trained on."""
+) -> tuple[Variant | None, list[Variant], Structures]:
+    """Results of a run (none in processes other than the first), those of its teachers, and its training structures."""
     job = Run(config, folder, base=base, restart=restart, say=say)
     try:
         model = load_model(job.train())
@@ -120,9 +132,9 @@ def _trained_and_tested(
         raise
     labelled = job.labelled
     if not job.is_first:
-        return None, labelled.train
+        return None, [], labelled.train
     test = labelled.test or labelled.valid
-    results = audit_saved(
+    results, beside = audit_saved(
         model,
         config.reliability,
         name=name_of(folder),
@@ -130,20 +142,21 @@ def _trained_and_tested(
         start=smallest(test or labelled.train),
         seed=config.seed,
         frames_to=folder / "failed.xyz",
+        train=labelled.train,
+        rivals=teachers(config, folder) if config.reliability.teacher else (),
     )
     if labelled.test is None and config.stages[-1].fit is None:
         note = " These are validation structures, by which the weights were chosen too."
         results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
-    variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
-    store_results(folder, variant, labelled.train.digest())
+    variant = variant_of(name_of(folder), results, history=folder / "metrics.csv")
     say_results(results, say)
-    return variant, labelled.train
+    store_results(folder, variant, labelled.train.digest(), beside)
+    return variant, beside, labelled.train
 
 
 def _classical(config: RunConfig, folder: Path, labelled: Structures) -> list[Drawing]:
     """Pair curves of every classical potential that the run fitted or trained."""
-    stages = [s for s in config.stages if s.fit is not None or (s.potential or config.potential).trains_reference]
-    models = [load_model(folder / "model" / f"{stage.name}.safetensors") for stage in stages]
+    models = [load_model(folder / "model" / f"{stage.name}.safetensors") for stage in classical_stages(config)]
     return [drawing for model in models for drawing in draw_teacher(model.potential, labelled)]
 
 

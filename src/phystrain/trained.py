@@ -4,10 +4,12 @@ Each takes ``say``, which is told what happens line by line.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import yaml
@@ -15,12 +17,14 @@ from ase.data import chemical_symbols
 
 from phystrain import config as run_file
 from phystrain.allocator import keep_memory
+from phystrain.beside import others
 from phystrain.config import Reliability
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.errors import UserError
+from phystrain.examined import Examined, examined_calculator
 from phystrain.preflight import checked, require_apart, require_new, require_temperature
 from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit
@@ -29,7 +33,17 @@ from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.folder import digests
 from phystrain.train.material import load_labelled
-from phystrain.verdict import audit_saved, comparable, load_results, name_of, say_results, smallest, store_results
+from phystrain.verdict import (
+    audit_saved,
+    comparable,
+    load_results,
+    name_of,
+    say_results,
+    say_verdict,
+    smallest,
+    store_results,
+    variant_of,
+)
 
 Say = Callable[[str], None]
 
@@ -71,68 +85,106 @@ def evaluate_model(
 
 
 def audit_model(
-    path: Path,
+    path: Path | str | None = None,
     *,
+    ase: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    cutoff: float | None = None,
     start: Path | None = None,
+    train: Path | None = None,
     temperatures: Sequence[float] | None = None,
     replicas: int = 4,
     minutes: float = 15.0,
     picoseconds: float | None = None,
     timestep: float | None = None,
+    alone: bool = False,
     output: Path | None = None,
     seed: int = 0,
     reference: Reference | None = None,
     say: Say = print,
-) -> list[Result]:
-    """Put a model to the reliability tests and write a page.
+) -> Variant:
+    """Put a model, or any calculator of ASE, to the reliability tests and write a page.
 
     Args:
-        path: run folder or model file.
+        path: run folder or model file; beside ``ase`` a file of structures to test on.
+        ase: calculator, as in :func:`phystrain.interfaces.ase_potential.load_calculator`.
+        arguments: of the calculator.
+        cutoff: Å, of the calculator; tests of the cut-off do not apply where it is not known.
         start: structures to start dynamics from; if labelled, errors are measured on them too. If not given and
             ``path`` is a run folder, the test or validation structures of that run; of its training structures, which
-            it takes if there is nothing else, no errors are measured.
+            it takes if there is nothing else, no errors are measured. Beside ``ase``, those of ``path``.
+        train: structures that it was trained on; those of the run if not given.
         temperatures: K; those of the run if not given. They are not guessed.
         minutes: of wall time, from which the lengths of the dynamics follow.
         picoseconds: length of every run, instead of ``minutes``.
         replicas, timestep: of the dynamics.
+        alone: leave out what a run holds to compare with: the model without physics, and the teacher.
         output: folder for results and page.
         seed: of the dynamics.
         reference: trajectory to compare dynamics with; see :func:`phystrain.reference.read_reference`.
         say: told what was found.
     """
     keep_memory()
-    folder = output or Path(f"{name_of(path).removesuffix('.safetensors')}-audit")
+    if ase is None and path is None:
+        raise UserError("audit: name a run folder or model file; or a calculator with --ase, and a file of structures")
+    if ase is None and (arguments or cutoff is not None):
+        raise UserError("audit: --argument and --cutoff are for calculators: name one with --ase")
+    place = Path(path) if path is not None else None
+    shown = ase or str(path)
+    name = re.split(r"[.:]", ase)[-1] if ase is not None else name_of(cast(Path, place))
+    folder = output or Path(f"{name.removesuffix('.safetensors')}-audit")
     require_apart(folder)
-    model = load_model(path)
-    known = list(temperatures or model.meta.get("temperatures") or [])
+    if ase is not None:
+        subject = examined_calculator(ase, place, start, train, arguments, cutoff)
+    else:
+        subject = _model(cast(Path, place), start, train)
+    known = list(temperatures or subject.model.meta.get("temperatures") or [])
     given = {"temperatures": known or None, "replicas": replicas, "timestep": timestep}
     given |= {"minutes": minutes} if picoseconds is None else {"picoseconds": picoseconds}
     settings = checked(Reliability, "audit", given)
-    test, structures = (read(start).structures,) * 2 if start is not None else _own_data(Path(path))
+    structures = subject.structures
     if structures is not None:
-        require_temperature(settings, f"audit: the temperature of the data that {path} was trained on is not known")
-    results = audit_saved(
-        model,
+        require_temperature(settings, f"audit: the temperature of the data that {shown} was trained on is not known")
+    results, beside = audit_saved(
+        subject.model,
         settings,
-        name=name_of(path),
-        test=test,
+        name=name,
+        test=subject.test,
         start=None if structures is None else smallest(structures),
         seed=seed,
         frames_to=folder / "failed.xyz",
+        train=subject.train,
         reference=reference,
+        rivals=() if alone else subject.rivals,
     )
-    variant = Variant(name_of(path), results=results)
-    store_results(folder, variant, "" if structures is None else structures.digest())
-    page = write_report(Comparison(f"Audit of {path}", [variant]), folder)
+    variant = variant_of(name, results)
     say_results(results, say)
-    say(f"page {page}")
-    return results
+    store_results(folder, variant, "" if structures is None else structures.digest(), beside)
+    if beside:
+        say(comparison_table([*beside, variant]))
+    say_verdict(variant.verdict, say)
+    say(f"page {write_report(Comparison(f'Audit of {shown}', [*beside, variant]), folder)}")
+    return variant
 
 
-def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
-    """Held-out structures of a run folder, and structures to start from; nothing for a bare model file."""
+def _model(path: Path, start: Path | None, train: Path | None) -> Examined:
+    """A model of ours."""
+    model = load_model(path)
+    if start is None:
+        test, structures, trained_on = _own_data(path)
+    else:
+        test = structures = read(start).structures
+        trained_on = _trained_on(path)
+    return Examined(model, test, structures, read(train).structures if train else trained_on, others(path))
+
+
+def _own_data(folder: Path) -> tuple[Structures | None, Structures | None, Structures | None]:
+    """Held-out structures of a run folder, structures to start from, and those it was trained on.
+
+    Nothing for a bare model file.
+    """
     if not (folder / "config.yaml").is_file():
-        return None, None
+        return None, None, None
     config = run_file.load(folder / "config.yaml")
     record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     try:
@@ -144,7 +196,15 @@ def _own_data(folder: Path) -> tuple[Structures | None, Structures | None]:
     if any(record[part] != digest for part, digest in digests(labelled).items()):
         raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
     held_out = labelled.test or labelled.valid
-    return held_out, held_out or labelled.train
+    return held_out, held_out or labelled.train, labelled.train
+
+
+def _trained_on(folder: Path) -> Structures | None:
+    """Training structures of a run folder, where they are still what they were."""
+    try:
+        return _own_data(folder)[2]
+    except UserError:
+        return None
 
 
 def run_md(
@@ -235,6 +295,8 @@ def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> lis
         for variant, folder in zip(variants, folders, strict=True)
     ]
     say(comparison_table(variants))
+    for variant in variants:
+        say_verdict(variant.verdict, say, variant.name)
     say(f"page {write_report(Comparison('Comparison', variants), output)}")
     return variants
 

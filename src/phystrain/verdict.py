@@ -1,22 +1,26 @@
 """The reliability tests on a saved model, and their results as a file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phystrain import registry
+from phystrain import __version__, registry
+from phystrain.beside import Other
 from phystrain.budget import within
 from phystrain.config import Reliability
 from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
-from phystrain.reliability import Reference, Result, Subject
+from phystrain.grade import Verdict, judge
+from phystrain.reliability import Reference, ReliabilityTest, Result, Subject
 from phystrain.reliability._suite import audit, parse_tests
 from phystrain.report.comparison import Variant
+from phystrain.results_file import VERSION, Audited, ResultsFile, finite, restored
 from phystrain.saving import SavedModel
 
 STARTS = 4
@@ -49,7 +53,8 @@ def audit_saved(
     frames_to: Path | None = None,
     train: Structures | None = None,
     reference: Reference | None = None,
-) -> list[Result]:
+    rivals: Iterable[Other] = (),
+) -> tuple[list[Result], list[Variant]]:
     """Run the reliability tests that the settings name, or all of them.
 
     Args:
@@ -60,11 +65,16 @@ def audit_saved(
         start: structures that dynamics starts from.
         seed: of the dynamics.
         frames_to: file for failing frames.
-        train: structures that it was trained on.
+        train: structures that it was trained on, where they are at hand.
         reference: trajectory to compare dynamics with.
+        rivals: what it is compared with: the same tests from the same starts with the same seed, failing frames not
+            kept.
+
+    Returns:
+        The results, and the rivals with theirs.
     """
     if not settings.enabled:
-        return []
+        return [], []
     subject = Subject(
         name=name,
         potential=model.potential,
@@ -76,23 +86,35 @@ def audit_saved(
         train=train,
         reference=reference,
     )
-    tests: dict[str, Any] = _tests(settings, frames_to)
-    if settings.tests is None:  # those that were not asked for may be left out
-        if not comparable(test):
-            del tests["errors"]
-        parsed = [test for test in parse_tests(tests) if test.runs_unasked(subject)]
+    tests = _tests(settings, frames_to)
+    required = settings.tests is not None
+    if not required and not comparable(test):
+        del tests["errors"]
+    parsed = parse_tests(tests)
+    if not required:  # those that were not asked for may be left out
+        parsed = [test for test in parsed if test.runs_unasked(subject)]
         if start is None:
             beside = 2 if reference is not None else None
-            parsed = [test for test in parsed if test.kind in ("errors", "dimers") or test.level == beside]
-        tests = {test.kind: test for test in parsed}
-    if settings.minutes is None or start is None:
-        return audit(subject, tests)
-    planned, cut = within(subject, {test.kind: test for test in parse_tests(tests)}, settings.minutes)
+            still = ("errors", "dimers", *(("coverage",) if train is not None else ()))
+            parsed = [test for test in parsed if test.kind in still or test.level == beside]
+    planned: dict[str, ReliabilityTest] = {test.kind: test for test in parsed}
+    cut: dict[str, str] = {}
+    if settings.minutes is not None and start is not None:
+        planned, cut = within(subject, planned, settings.minutes)
     said = {kind: f" Cut to fit {settings.minutes:g} minutes: {note}." for kind, note in cut.items()}
-    return [
+    results = [
         result.model_copy(update={"sentence": result.sentence + said.get(result.test, "")})
-        for result in audit(subject, planned)
+        for result in audit(subject, planned, required=required)
     ]
+    silent = {
+        kind: test.model_copy(update={"frames_to": None}) if "frames_to" in type(test).model_fields else test
+        for kind, test in planned.items()
+    }
+    compared = []
+    for other in rivals:
+        rival = replace(subject, name=other.name, potential=other.model.potential, statistics=other.model.statistics)
+        compared.append(variant_of(other.name, audit(rival, silent, required=required), other.description))
+    return results, compared
 
 
 def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str, Any]]:
@@ -123,34 +145,52 @@ def smallest(structures: Structures, count: int = STARTS) -> Structures | None:
     return bodies.select(np.argsort(bodies.sizes, kind="stable")[:count]) if len(bodies) else None
 
 
-def store_results(folder: Path, variant: Variant, data_hash: str) -> None:
-    """Write ``results.json``, which :func:`load_results` reads."""
-    content = {
-        "name": variant.name,
-        "description": variant.description,
-        "data": data_hash,
-        "results": [result.model_dump(mode="json") for result in variant.results],
-    }
-    write_text(folder / "results.json", json.dumps(content, indent=1, allow_nan=True) + "\n")
+def variant_of(name: str, results: Sequence[Result], description: str = "", history: Path | None = None) -> Variant:
+    """A potential with its results, and the verdict that follows from them."""
+    return Variant(name, description, results, history, judge(results) if results else None)
+
+
+def store_results(folder: Path, variant: Variant, data_hash: str, beside: Sequence[Variant] = ()) -> None:
+    """Write ``results.json``, which :func:`load_results` reads; see :mod:`phystrain.results_file`."""
+    content = ResultsFile(
+        **_audited(variant).model_dump(),
+        program=__version__,
+        data=data_hash,
+        beside=[_audited(other) for other in beside],
+    )
+    write_text(folder / "results.json", json.dumps(content.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+
+
+def _audited(variant: Variant) -> Audited:
+    return Audited(
+        name=variant.name,
+        description=variant.description,
+        verdict=variant.verdict,
+        results=[finite(result) for result in variant.results],
+    )
 
 
 def load_results(folder: Path) -> Variant:
-    """Read what :func:`store_results` wrote.
+    """Read what :func:`store_results` wrote, now or in an older version.
 
     Raises:
-        UserError: the folder holds no results.
+        UserError: the folder holds no results, damaged ones, or those of a newer version.
     """
     file = folder / "results.json"
     if not file.is_file():
         raise UserError(f"{folder} holds no results.json: give folders that 'train' or 'audit' has finished")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        results = [Result.model_validate(result) for result in content["results"]]
-        name, description = str(content["name"]), str(content["description"])
-    except (ValueError, KeyError, TypeError) as error:
+        version = int(content.pop("version", 1))
+        if version > VERSION:
+            raise UserError(f"{file} has version {version}, this phystrain reads up to {VERSION}: upgrade phystrain")
+        found = ResultsFile.model_validate(content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged: run 'phystrain audit' or 'phystrain train' again") from error
+    results = [restored(result) for result in found.results]
     history = folder / "metrics.csv"
-    return Variant(name, description, results, history if history.is_file() else None)
+    verdict = judge(results) if version == 1 and results else found.verdict
+    return Variant(found.name, found.description, results, history if history.is_file() else None, verdict)
 
 
 def say_results(results: Sequence[Result], say: Say) -> None:
@@ -158,3 +198,12 @@ def say_results(results: Sequence[Result], say: Say) -> None:
     for result in results:
         verdict = {True: "pass", False: "FAIL", None: "    "}[result.passed]
         say(f"{verdict}  {result.title}: {result.sentence}")
+
+
+def say_verdict(verdict: Verdict | None, say: Say, name: str = "") -> None:
+    """The verdict in full; nothing if there is none."""
+    if verdict is not None:
+        first, *others = verdict.lines
+        say(f"VERDICT{f' on {name}' if name else ''}: {first}")
+        for line in others:
+            say(f"  {line}")

@@ -3,10 +3,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.lj import LennardJones
 
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
-from phystrain.reliability.errors import Config, force_cosine, predict
+from phystrain.interfaces.ase_potential import AsePotential
+from phystrain.reliability import Subject
+from phystrain.reliability._suite import audit
+from phystrain.reliability.errors import APART, Config, force_cosine, offset_figures, predict
+from phystrain.statistics import Statistics
 
 
 @pytest.fixture
@@ -82,3 +87,21 @@ def test_cosine():
 def test_needs_labels(lennard_jones, subject_of):
     with pytest.raises(UserError, match="no labelled test structure"):
         Config()(subject_of(lennard_jones))
+
+
+def test_energies_of_others_are_compared_apart_from_their_zero(crystal):
+    """A calculator may count energies from another zero; ours learn that of the data."""
+    frames = Structures.concatenate([crystal, crystal.select([0])])
+    frames = replace(frames, species=np.where(np.arange(len(frames.species)) < 5, 36, 18))
+    labelled = frames.with_labels(energy=np.array([1.0, 2.0]))
+    predicted = frames.with_labels(energy=np.array([1.0 + 5 * 7.0 + 27 * 3.0, 2.0 + 32 * 3.0]))
+    figures = offset_figures(labelled, predicted)
+    assert figures[f"energy RMSE {APART}, meV/atom"] == pytest.approx(0.0, abs=1e-9)
+    outsider = AsePotential(lambda: LennardJones(sigma=3.4, epsilon=0.0103, rc=6.0), "lj")
+    (result,) = audit(
+        Subject("lj", outsider, Statistics.bare((18,)), test=crystal.with_labels(energy=np.array([50.0]))),
+        {"errors": {}},
+        progress=False,
+    )
+    assert result.figures["energy RMSE, meV/atom"] > 1000
+    assert f"(0.0 {APART})" in result.sentence

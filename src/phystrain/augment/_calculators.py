@@ -19,7 +19,7 @@ from ase import Atoms
 
 from phystrain.augment._pool import Answer, Pool, cores, geometry
 from phystrain.augment._protocol import Labelled
-from phystrain.augment._worker import calculate, find
+from phystrain.augment._worker import calculate, find, make
 from phystrain.data._geometry import heights
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -41,8 +41,8 @@ class CalculatorTeacher:
     structures are labelled in this process; where the rest will take long, several processes of one thread each do it.
 
     Args:
-        path: ``module:attribute``, a class or function that makes the calculator. Importing it runs its code, so it is
-            taken only from the user's own run file or command line, never from anything that was downloaded.
+        path: ``module:attribute``, a calculator, or a class or function that makes one. Importing it runs its code, so
+            it is taken only from the user's own run file or command line, never from anything that was downloaded.
         arguments: keyword arguments.
         processes: how many at most, as the user wrote it; the number of cores if not given.
         name: for people; made from path and arguments if not given.
@@ -65,7 +65,7 @@ class CalculatorTeacher:
         self.gives_stress = True
         self._warned = False
         self.for_isolated_atoms = self.periodic is not True
-        self._make = _import(self.path)
+        _import(self.path)
         given = ", ".join(f"{name}={value}" for name, value in self.arguments.items())
         self.name = self.name or self.path + f" ({given})" * bool(given)
 
@@ -96,7 +96,7 @@ class CalculatorTeacher:
         calculator, began, processes = None, 0.0, self.processes or cores()
         for index in range(len(structures)):
             if calculator is None:
-                calculator = self._build()
+                calculator = self.build()
             wanted = self._wanted(structures, index, want)
             try:
                 answer: Answer = calculate(calculator, Atoms(**geometry(structures, index)), wanted), ""
@@ -137,9 +137,14 @@ class CalculatorTeacher:
             what = "not periodic" if self.periodic else "periodic"
             raise UserError(f"{self.name}: {len(wrong)} of {len(structures)} structures are {what}. {self.advice}")
 
-    def _build(self) -> Any:
+    def build(self) -> Any:
+        """A calculator of ASE.
+
+        Raises:
+            UserError: it does not start, or is none.
+        """
         try:
-            calculator = self._make(**self.arguments)
+            calculator = make(self.path, self.arguments)
         except Exception as failure:
             raise UserError(
                 f"{self.path} does not start with {self.arguments}: {failure}. Check its arguments."
@@ -179,12 +184,12 @@ def _source_hash(module: str) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
 
-def _import(path: str) -> Any:
+def _import(path: str) -> None:
     if not IMPORT_PATH.fullmatch(path):
         raise UserError(f"{path!r} is not an import path: write module:attribute, such as tblite.ase:TBLite")
     module, _, attribute = path.partition(":")
     try:
-        return find(path)
+        find(path)
     except ImportError as error:
         raise UserError(f"cannot import {module}: {error}. Install the package that holds it.") from error
     except AttributeError as error:

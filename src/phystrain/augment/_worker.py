@@ -37,6 +37,13 @@ def find(path: str) -> Any:
     return found
 
 
+def make(path: str, arguments: dict[str, Any]) -> Any:
+    """The calculator that an import path names: itself, or what the class or function there makes."""
+    found = find(path)
+    ready = hasattr(found, "get_potential_energy") and not isinstance(found, type)
+    return found if ready else found(**arguments)
+
+
 def serve(messages: BinaryIO, answers: BinaryIO) -> None:
     """Make the calculator, say whether that went well, then answer tasks until the input ends.
 
@@ -52,7 +59,7 @@ def serve(messages: BinaryIO, answers: BinaryIO) -> None:
     try:
         from ase import Atoms
 
-        calculator = find(path)(**arguments)
+        calculator = make(path, arguments)
     except Exception as failure:
         answer((None, f"{type(failure).__name__}: {failure}"))
         return
@@ -63,7 +70,7 @@ def serve(messages: BinaryIO, answers: BinaryIO) -> None:
         except EOFError:
             return
         try:
-            calculator = find(path)(**arguments) if calculator is None else calculator
+            calculator = make(path, arguments) if calculator is None else calculator
             answer((calculate(calculator, Atoms(**geometry), want), ""))
         except Exception as failure:  # a calculator can raise anything, and the others can still be labelled
             calculator = None  # it may be left in a broken state

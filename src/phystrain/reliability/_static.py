@@ -38,6 +38,10 @@ class Values(NamedTuple):
     stress: Floats
 
 
+ROOM = 300.0
+"""K, by which static findings are weighed where no temperature was given; nothing runs at it."""
+
+
 def structures_of(subject: Subject, kind: str, count: int, *, rattle: float = 0.0) -> Structures:
     """Structures of more than one atom to look at, unlabelled: of ``start``, else ``test``, else ``train``.
 
@@ -193,7 +197,7 @@ def worst_grade(*grades: Grade) -> Grade:
 
 def hottest(subject: Subject) -> float:
     """K, twice the highest temperature of the subject: hot runs go there."""
-    return 2 * max(subject.temperatures)
+    return 2 * max(subject.temperatures, default=ROOM)
 
 
 def formula(structures: Structures, number: int, count: int) -> str:

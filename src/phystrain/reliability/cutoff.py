@@ -18,9 +18,11 @@ import numpy as np
 from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
+from phystrain.derive import cutoff_known
 from phystrain.neighbours import neighbour_list
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import (
+    ROOM,
     ORDER,
     copies_at,
     formula,
@@ -69,7 +71,7 @@ class Config(ReliabilityTest):
         """
         chosen = structures_of(subject, self.kind, self.structures, rattle=self.rattle)
         cutoff = float(subject.potential.cutoff)  # type: ignore[arg-type]
-        known = 0 < cutoff < _LONGEST
+        known = cutoff_known(subject.potential) and 0 < cutoff < _LONGEST
         lines = self._lines(chosen, cutoff if known else None, np.random.default_rng(subject.seed))
         steepest = [self._steepest(subject, line) for line in lines]
         tops = [place for some, _ in steepest for place in some]
@@ -80,7 +82,7 @@ class Config(ReliabilityTest):
         picked = {id(top): top for top in sorted(tops, key=lambda top: -top.energy)[:half]}
         picked |= {id(top): top for top in sorted(tops, key=lambda top: -top.force)[:half]}
         found = [self._closer(subject, top) for top in picked.values()]
-        limit = 1000 * self.thermal * BOLTZMANN * max(1.0, min(subject.temperatures))
+        limit = 1000 * self.thermal * BOLTZMANN * max(1.0, min(subject.temperatures, default=ROOM))
         worst = max(found, key=lambda jump: jump.size(limit, force_limit))
         noise = float(np.median([jump.noise for jump in found]))
         force_noise = float(np.median([jump.force_noise for jump in found]))

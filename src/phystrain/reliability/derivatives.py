@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from phystrain.data.structures import Structures
-from phystrain.derive import Potential, evaluate
+from phystrain.derive import Potential, evaluate, gives_stress
 from phystrain.graph import AtomGraph
 from phystrain.reliability import Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import in_double, rounding, structures_of
@@ -64,7 +64,7 @@ class Config(ReliabilityTest):
             components = torch.from_numpy(generator.choice(total, min(self.components, total), replace=False))
             doubt = _NOISE_FACTOR * noise / max(widths)
             forces.add(*self._nearest((self._forces(model, graph, components, width) for width in widths), 0.1, doubt))
-            if bool(graph.pbc.all()):
+            if bool(graph.pbc.all()) and gives_stress(potential):
                 doubt /= float(graph.volumes[0])
                 stress.add(*self._nearest((self._stress(model, graph, width) for width in widths), 0.01, doubt))
         return self._judged(forces, stress)

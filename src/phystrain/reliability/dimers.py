@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.derive import Potential, evaluate, placement
+from phystrain.derive import Potential, cutoff_known, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import REPULSIVE
@@ -157,7 +157,7 @@ def dimer_curves(potential: nn.Module, pairs: list[tuple[int, int]], start: floa
     device, dtype = placement(potential)
     model = cast(Potential, potential)
     radii = np.array([covalent_radii[first] + covalent_radii[second] for first, second in pairs])
-    local = 0 < model.cutoff < LONGEST
+    local = cutoff_known(model) and 0 < model.cutoff < LONGEST
     distance = np.linspace(
         start * radii, max(model.cutoff if local else FAR, 1.01 * start * radii.max()), points, axis=1
     )

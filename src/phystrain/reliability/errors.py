@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.graphs import GraphStore
+from phystrain.data.statistics import composition
 from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
@@ -17,6 +18,9 @@ from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 
 GROUP_KEYS = ("topology", "config_type", "group")
 """Names in ``Structures.info`` by which errors are also listed; the first that occurs."""
+
+
+APART = "apart from offsets of the elements"
 
 
 class Config(ReliabilityTest):
@@ -47,6 +51,8 @@ class Config(ReliabilityTest):
             raise UserError("errors: there is no labelled test structure; give a test set, or keep some data aside")
         predicted = predict(subject.potential, labelled, self.batch_atoms)
         figures = error_figures(labelled, predicted)
+        if hasattr(subject.potential, "derived"):  # of someone else, who may count energies from another zero
+            figures |= offset_figures(labelled, predicted)
         if self.hottest is not None:
             figures |= hottest_figures(labelled, predicted, self.hottest)
         limits = {"energy RMSE, meV/atom": self.energy_limit, "forces RMSE, meV/Å": self.forces_limit}
@@ -175,6 +181,25 @@ def hottest_figures(
     }
 
 
+def offset_figures(labelled: Structures, predicted: Structures) -> dict[str, float | int | str | None]:
+    """Energy errors, meV/atom, apart from an offset of each element, by least squares: zeros of energy are a choice.
+
+    Args:
+        labelled, predicted: the same structures.
+    """
+    error = predicted.energy - labelled.energy
+    known = np.isfinite(error)
+    if not known.any():
+        return {}
+    atoms, sizes = composition(labelled)[known].astype(float), labelled.sizes[known]
+    offsets = np.linalg.lstsq(atoms / sizes[:, None], error[known] / sizes, rcond=None)[0]
+    left = 1000 * (error[known] - atoms @ offsets) / sizes
+    return {
+        f"energy MAE {APART}, meV/atom": float(np.abs(left).mean()),
+        f"energy RMSE {APART}, meV/atom": _rms(left),
+    }
+
+
 def _by_group(labelled: Structures, energy: Floats, forces: Floats) -> dict[str, float | int | str | None]:
     key = next((name for name in GROUP_KEYS if name in labelled.info), None)
     if key is None or len(np.unique(labelled.info[key])) < 2:
@@ -214,7 +239,9 @@ def _rms(values: Floats) -> float:
 def _sentence(figures: dict[str, float | int | str | None]) -> str:
     parts = []
     if (energy := figures.get("energy RMSE, meV/atom")) is not None:
-        parts.append(f"energies {_number(energy):.1f} meV/atom")
+        offset = figures.get(f"energy RMSE {APART}, meV/atom")
+        apart = "" if offset is None else f" ({_number(offset):.1f} {APART})"
+        parts.append(f"energies {_number(energy):.1f} meV/atom{apart}")
     if (forces := figures.get("forces RMSE, meV/Å")) is not None:
         parts.append(f"forces {_number(forces):.0f} meV/Å")
     return f"RMSE on {figures['structures']} structures: {', '.join(parts)}."

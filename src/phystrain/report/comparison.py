@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from phystrain import __version__
+from phystrain.grade import Verdict
 from phystrain.reliability import Result
 
 Value = float | int | str | None
@@ -33,12 +34,14 @@ class Variant:
         description: one sentence on how it was trained.
         results: what the reliability tests found.
         history: ``metrics.csv`` of its training, if there is one.
+        verdict: what the results say together; ``None`` where none is given.
     """
 
     name: str
     description: str = ""
     results: Sequence[Result] = ()
     history: Path | None = None
+    verdict: Verdict | None = None
 
 
 def program_versions() -> dict[str, str]:
@@ -221,10 +224,15 @@ def comparison_table(variants: Sequence[Variant], width: int | None = None) -> s
     for index in used:
         table.add_column(COLUMNS[index].heading, justify="right")
     table.add_column("Tests passed", justify="right")
+    graded = any(variant.verdict for variant in variants)
+    if graded:
+        table.add_column("Verdict")
     winners = {index: best(rows, index) for index in used}
     for position, row in enumerate(rows):
         cells = [text_of(row, index) + (" *" if position in winners[index] else "") for index in used]
-        table.add_row(Text(row.name), *cells, f"{row.passed} of {row.judged}")  # Text: names are not markup
+        verdict = variants[position].verdict
+        last = [verdict.short if verdict else "–"] if graded else []
+        table.add_row(Text(row.name), *cells, f"{row.passed} of {row.judged}", *last)  # Text: names are not markup
     out = io.StringIO()
     Console(file=out, width=width or shutil.get_terminal_size().columns, color_system=None).print(table)
     text = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
