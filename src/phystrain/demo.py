@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
     variants = []
     for variant, file in files.items():
         found = load_results(file.with_suffix(""))
-        variants.append(Variant(variant, recipes.VARIANTS[variant], found.results, found.history))
+        variants.append(replace(found, name=variant, description=recipes.VARIANTS[variant]))
     run_file = files["all physics"].read_text(encoding="utf-8")
     digest = read(folder / "train.xyz.xz").structures.digest()
     comparison = Comparison("phystrain demo: silica from ten labels", variants, INTRO, run_file, digest)

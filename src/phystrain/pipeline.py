@@ -21,9 +21,10 @@ from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
 from phystrain.report.comparison import Comparison, Variant, comparison_table
+from phystrain.report.covered import covered
+from phystrain.report.drawing import Drawing
 from phystrain.report.page import write_report
 from phystrain.report.parameters import write_parameters
-from phystrain.report.plots import Drawing
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
@@ -133,7 +134,13 @@ def _trained_and_tested(
     if labelled.test is None and config.stages[-1].fit is None:
         note = " These are validation structures, by which the weights were chosen too."
         results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
-    variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
+    variant = Variant(
+        name_of(folder),
+        results=results,
+        history=folder / "metrics.csv",
+        failing=folder / "failed.xyz",
+        covered=covered(model.statistics, labelled.train),
+    )
     store_results(folder, variant, labelled.train.digest())
     say_results(results, say)
     return variant, labelled.train

@@ -25,6 +25,7 @@ from phystrain.preflight import checked, require_apart, require_new
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table
+from phystrain.report.covered import covered
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.folder import digests
@@ -116,7 +117,7 @@ def audit_model(
         seed=seed,
         frames_to=folder / "failed.xyz",
     )
-    variant = Variant(name_of(path), results=results)
+    variant = Variant(name_of(path), results=results, failing=folder / "failed.xyz", covered=covered(model.statistics))
     store_results(folder, variant, "" if structures is None else structures.digest())
     page = write_report(Comparison(f"Audit of {path}", [variant]), folder)
     say_results(results, say)

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from phystrain import __version__
 from phystrain.reliability import Result
+from phystrain.report.covered import Covered
 
 Value = float | int | str | None
 
@@ -33,12 +34,16 @@ class Variant:
         description: one sentence on how it was trained.
         results: what the reliability tests found.
         history: ``metrics.csv`` of its training, if there is one.
+        failing: extended-XYZ file of the frames at which dynamics was stopped; it need not exist.
+        covered: distances in its training data, if they are known.
     """
 
     name: str
     description: str = ""
     results: Sequence[Result] = ()
     history: Path | None = None
+    failing: Path | None = None
+    covered: Covered | None = None
 
 
 def program_versions() -> dict[str, str]:

@@ -39,7 +39,7 @@ def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, base: Path, 
     """
     recorded = folder / "config.yaml"
     if restart and recorded.is_file():
-        for name in ("checkpoints", "model", "plots", "baseline"):
+        for name in ("checkpoints", "model", "plots", "tables", "baseline"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in _OWN:
             (folder / name).unlink(missing_ok=True)
