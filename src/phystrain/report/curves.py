@@ -67,7 +67,7 @@ def curve_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
             first = panel.lines[0][1]
             parts = [f"{panel.title}, {panel.label}: {first.y_label} against {first.x_label} for {listed(names)}"]
             parts += [f"beside it {other}" for other in panel.others]
-            extra = [(Line2D([], [], **_OTHER), other) for other in panel.others]
+            extra: list[tuple[Any, str]] = [(Line2D([], [], **_OTHER), other) for other in panel.others]
             held = _held(panel, data)
             if held is not None:
                 parts.append(held.words)

@@ -23,8 +23,8 @@ Array = npt.NDArray[np.float64]
 INK = "#1f2328"
 """Colour of text and axes; replaced by the page's text colour where the page is dark."""
 
-ALARM = "#e5484d"
-"""Of what went wrong; seen on white and on black."""
+ALARM = "#d6009a"
+"""Of what went wrong; seen on white, on black and beside the red of oxygen."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#d163fb", "#6b5c65", "#ae4006", "#9f05f5")
 """Any two are told apart by colour-blind readers, and each is seen on white and on the page's black.

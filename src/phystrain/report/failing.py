@@ -36,7 +36,8 @@ BONDED = 1.2
 CLOSE = 0.85
 """Times the sum of covalent radii, below which the closest pair is pointed at where the message names none."""
 
-_NAMED = re.compile(r"\b([A-Z][a-z]?)-([A-Z][a-z]?)\b.*?([0-9.]+) Å")
+_NAMED = re.compile(r"\b([A-Z][a-z]?)-([A-Z][a-z]?)\b")
+_OF = re.compile(r"([0-9.]+) Å")
 _TO = re.compile(r"\bto ([0-9.]+) Å")
 
 
@@ -126,7 +127,8 @@ def describe(frame: Failing) -> str:
 def find_contact(atoms: Atoms, reason: str) -> Contact | None:
     """The pair that a message such as ``O-Si contact of 1.06 Å`` is about, or else the closest pair if it is close."""
     named = _NAMED.search(reason)
-    length = float((_TO.search(reason) or named)[named.lastindex if not _TO.search(reason) else 1]) if named else 0.0
+    told = _TO.search(reason) or _OF.search(reason) if named else None  # a bond changes from one length to another
+    length = float(told[1]) if told else 0.0
     reach = np.maximum(natural_cutoffs(atoms, mult=1.3), 0.55 * length)
     first, second, vector, distance = neighbor_list("ijDd", atoms, reach)
     if not len(distance):
@@ -175,10 +177,10 @@ def _paint(axes: Any, *, frame: Failing) -> None:
     for first, second in _bonds(numbers, positions):
         low = min(turned[first, 2], turned[second, 2])
         axes.plot(*turned[[first, second], :2].T, color=INK, lw=1.1, alpha=0.5, zorder=shift + low)
-    for atom in np.argsort(turned[:, 2]):
+    for atom in np.argsort(turned[:, 2]).tolist():
         front = marked is not None and atom not in marked and turned[atom, 2] > 0.4
         patch = Circle(
-            turned[atom, :2], radii[atom], facecolor=jmol_colors[numbers[atom]], edgecolor=INK,
+            (turned[atom, 0], turned[atom, 1]), radii[atom], facecolor=jmol_colors[numbers[atom]], edgecolor=INK,
             linewidth=0.6, alpha=0.35 if front else 1.0, zorder=shift + turned[atom, 2] + 0.01,
         )  # fmt: skip
         axes.add_patch(patch)
@@ -187,12 +189,13 @@ def _paint(axes: Any, *, frame: Failing) -> None:
         top = 4 * shift + 10
         axes.plot(*ends.T, color=ALARM, linewidth=2.5, zorder=top)
         for atom in marked:
-            ring = Circle(turned[atom, :2], radii[atom], fill=False, edgecolor=ALARM, linewidth=2.2, zorder=top)
+            place = (turned[atom, 0], turned[atom, 1])
+            ring = Circle(place, radii[atom], fill=False, edgecolor=ALARM, linewidth=2.2, zorder=top)
             axes.add_patch(ring)
         axes.annotate(
             f"{frame.contact.distance:.2f} Å", ends.mean(axis=0), xytext=(0, 30), textcoords="offset points",
             ha="center", fontsize=10, fontweight="bold", zorder=top + 1,
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "#ffffff", "edgecolor": ALARM}, color="#a40e26",
+            bbox={"boxstyle": "round,pad=0.2", "facecolor": "#ffffff", "edgecolor": ALARM}, color=ALARM,
         )  # fmt: skip
     margin = 1.0
     low, high = turned[:, :2].min(axis=0) - margin, turned[:, :2].max(axis=0) + margin
@@ -225,9 +228,8 @@ def _surroundings(frame: Failing) -> tuple[np.ndarray, Array, tuple[int, int] | 
 def _view(positions: Array, marked: tuple[int, int] | None, contact: Contact | None) -> Array:
     """(3, 3) rotation: the contact lies along x, seen from the side from which the fewest atoms hide it."""
     if marked is None or contact is None or contact.distance < 1e-6:
-        return np.linalg.svd(positions - positions.mean(axis=0), full_matrices=True)[
-            2
-        ]  # the flattest side to the front
+        axes = np.linalg.svd(positions - positions.mean(axis=0), full_matrices=True)[2]
+        return np.asarray(axes)  # the flattest side to the front
     x = contact.vector / contact.distance
     helper = np.eye(3)[np.abs(x).argmin()]
     one = np.cross(x, helper)

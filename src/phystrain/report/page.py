@@ -229,7 +229,8 @@ def _table(variants: Sequence[Variant]) -> dict[str, Any]:
         )
         body.append((row.name, variant.description, [*cells, verdict]))
     # a unit is not to be broken at its stroke: U+2060 forbids it
-    return {"head": [*(COLUMNS[index].heading.replace("/", "/\u2060") for index in used), "Tests passed"], "body": body}
+    head = [*(COLUMNS[index].heading.replace("/", "/\u2060") for index in used), "Tests passed"]
+    return {"head": head, "body": body}
 
 
 def _sections(variants: Sequence[Variant], drawings: Sequence[Drawing], frames: Sequence[Failing]) -> list[Section]:
@@ -243,7 +244,7 @@ def _sections(variants: Sequence[Variant], drawings: Sequence[Drawing], frames: 
         title, note = _SECTIONS.get(name, (titles.get(name, name), ""))
         if name == "failing":
             note = (
-                f"{len(grouped[name])} of {len(frames)} frames at which dynamics was stopped, in failed.xyz of the run: "
+                f"{len(grouped[name])} of {len(frames)} frames that stopped dynamics, in failed.xyz of the run: "
                 "of each variant the earliest of every kind. They are the next structures to label."
             )
         if name in banded:

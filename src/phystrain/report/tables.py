@@ -23,7 +23,7 @@ def write_tables(variants: Sequence[Variant], folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    tables = {
+    tables: dict[str, list[tuple[object, ...]]] = {
         TESTS: [
             ("variant", "test", "title", "passed", "grade", "applies", "kelvin", "threshold", "sentence", "conditions"),
             *((v.name, r.test, r.title, r.passed, r.grade, r.applies, r.kelvin, r.threshold, r.sentence,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from phystrain.report.drawing import ALARM
 from phystrain.report.failing import Failing
 
 MOST_FRAMES = 60
@@ -24,8 +25,6 @@ MOST_ATOMS = 20_000
 
 HOW_TO = "pip install 'phystrain[report]', then 'phystrain compare RUN' (a run or audit folder)"
 """What gives a page with the viewer."""
-
-_RED = 0xE5484D
 
 START = """
 const open = document.getElementById('viewer-open');
@@ -103,7 +102,7 @@ def viewer(frames: Sequence[Failing]) -> Viewer | None:
 
 
 def _dataset(chemiscope: Any, frames: Sequence[Failing]) -> dict[str, Any]:
-    """What chemiscope reads: structures with the failing contact as a red stick."""
+    """What chemiscope reads: structures with the failing contact as a coloured stick."""
     structures, sticks = [], []
     for frame in frames:
         atoms = frame.atoms.copy()
@@ -120,7 +119,10 @@ def _dataset(chemiscope: Any, frames: Sequence[Failing]) -> dict[str, Any]:
         "variant": [frame.name for frame in frames],
         "failure": [frame.reason for frame in frames],
     }
-    shape = {"kind": "cylinder", "parameters": {"global": {"radius": 0.22, "color": _RED}, "structure": sticks}}
+    shape = {
+        "kind": "cylinder",
+        "parameters": {"global": {"radius": 0.22, "color": int(ALARM.removeprefix("#"), 16)}, "structure": sticks},
+    }
     found: dict[str, Any] = chemiscope.create_input(
         structures=structures,
         metadata={"name": "Failing frames"},
