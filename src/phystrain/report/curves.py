@@ -123,7 +123,7 @@ def _panels(test: str, title: str, curves: Mapping[str, list[tuple[int, Curve]]]
             panel.others[rest] = lines
     named = list(panels.values())
     if len(named) > MOST:  # the order of the test otherwise
-        named.sort(key=lambda panel: panel.label not in sentences)
+        named.sort(key=lambda panel: re.search(rf"\b{re.escape(panel.label)}(?!\w)", sentences) is None)
     return named
 
 
