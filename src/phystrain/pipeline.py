@@ -20,8 +20,8 @@ from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
 from phystrain.reliability import Result
-from phystrain.report.comparison import Comparison, Variant, comparison_table
-from phystrain.report.covered import covered
+from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
+from phystrain.report.covered import covered, store_covered
 from phystrain.report.drawing import Drawing
 from phystrain.report.page import write_report
 from phystrain.report.parameters import write_parameters
@@ -134,16 +134,11 @@ def _trained_and_tested(
     if labelled.test is None and config.stages[-1].fit is None:
         note = " These are validation structures, by which the weights were chosen too."
         results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
-    variant = Variant(
-        name_of(folder),
-        results=results,
-        history=folder / "metrics.csv",
-        failing=folder / "failed.xyz",
-        covered=covered(model.statistics, labelled.train),
-    )
+    variant = Variant(name_of(folder), results=results, history=folder / "metrics.csv")
     store_results(folder, variant, labelled.train.digest())
     say_results(results, say)
-    return variant, labelled.train
+    store_covered(folder, covered(model.statistics, labelled.train))
+    return with_material(variant, folder), labelled.train
 
 
 def _classical(config: RunConfig, folder: Path, labelled: Structures) -> list[Drawing]:

@@ -24,8 +24,8 @@ from phystrain.errors import UserError
 from phystrain.preflight import checked, require_apart, require_new
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
-from phystrain.report.comparison import Comparison, Variant, comparison_table
-from phystrain.report.covered import covered
+from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
+from phystrain.report.covered import covered, store_covered
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.folder import digests
@@ -117,9 +117,10 @@ def audit_model(
         seed=seed,
         frames_to=folder / "failed.xyz",
     )
-    variant = Variant(name_of(path), results=results, failing=folder / "failed.xyz", covered=covered(model.statistics))
+    variant = Variant(name_of(path), results=results)
     store_results(folder, variant, "" if structures is None else structures.digest())
-    page = write_report(Comparison(f"Audit of {path}", [variant]), folder)
+    store_covered(folder, covered(model.statistics))
+    page = write_report(Comparison(f"Audit of {path}", [with_material(variant, folder)]), folder)
     say_results(results, say)
     say(f"page {page}")
     return results
@@ -224,7 +225,7 @@ def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> lis
     if not folders:
         raise UserError("compare: name at least one run folder")
     require_apart(output)
-    variants = [load_results(Path(folder)) for folder in folders]
+    variants = [with_material(load_results(Path(folder)), Path(folder)) for folder in folders]
     names = Counter(variant.name for variant in variants)
     variants = [
         replace(variant, name=str(folder)) if names[variant.name] > 1 else variant

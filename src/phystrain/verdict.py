@@ -16,7 +16,6 @@ from phystrain.files import write_text
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Variant
-from phystrain.report.covered import Covered
 from phystrain.saving import SavedModel
 
 STARTS = 4
@@ -111,7 +110,6 @@ def store_results(folder: Path, variant: Variant, data_hash: str) -> None:
         "name": variant.name,
         "description": variant.description,
         "data": data_hash,
-        "covered": None if variant.covered is None else variant.covered.model_dump(mode="json"),
         "results": [result.model_dump(mode="json") for result in variant.results],
     }
     write_text(folder / "results.json", json.dumps(content, indent=1, allow_nan=True) + "\n")
@@ -130,19 +128,10 @@ def load_results(folder: Path) -> Variant:
         content = json.loads(file.read_text(encoding="utf-8"))
         results = [Result.model_validate(result) for result in content["results"]]
         name, description = str(content["name"]), str(content["description"])
-        known = content.get("covered")
-        covered = None if known is None else Covered.model_validate(known)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is damaged: run 'phystrain audit' or 'phystrain train' again") from error
     history = folder / "metrics.csv"
-    return Variant(
-        name,
-        description,
-        results,
-        history if history.is_file() else None,
-        failing=folder / "failed.xyz",
-        covered=covered,
-    )
+    return Variant(name, description, results, history if history.is_file() else None)
 
 
 def say_results(results: Sequence[Result], say: Say) -> None:

@@ -1,6 +1,7 @@
 """Panels of any test: what goes together, what is shaded, what is left out."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from ase.build import bulk
 from matplotlib.figure import Figure
 
 from phystrain.data.structures import Structures
+from phystrain.errors import UserError
 from phystrain.reliability import Curve, Result
 from phystrain.report import curves
-from phystrain.report.comparison import Variant
-from phystrain.report.covered import Covered, covered, in_all
+from phystrain.report.comparison import Variant, with_material
+from phystrain.report.covered import Covered, covered, in_all, load_covered, store_covered
 from phystrain.report.curves import MOST, curve_drawings, left_out, panels_of, with_bands
 from phystrain.report.drawing import ALARM, COLOURS
 from phystrain.statistics import Statistics
@@ -47,6 +49,29 @@ def test_bounds_are_a_band_of_their_line(below: str):
     assert not _axes(variants, number=1).collections
 
 
+def test_a_curve_may_bring_its_band():
+    class Banded(Curve):
+        low: tuple[float, ...] = ()
+        high: tuple[float, ...] = ()
+
+    curve = Banded(x=[0, 1], y=[1, 0.5], low=(0.9, 0.2), high=(1, 0.8), x_label="time, ps", y_label="fraction")
+    variants = [_variant({"300 K": curve}), _variant({"300 K": _curve([1.0, 0.4])}, "b")]
+    object.__setattr__(variants[0].results[0], "curves", {"300 K": curve})  # validation would make a Curve of it
+    assert with_bands(variants) == {"novel"}
+    (band,) = _axes(variants).collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0.2
+
+
+def test_branches_share_a_panel_and_runs_over_time_do_not():
+    branches = {f"branch {number}": _curve([1.0 * number, 2.0], "wave vector") for number in (1, 2, 3)}
+    runs = {f"run {number}": _curve([1.0, 2.0]) for number in (1, 2)}
+    variants = [_variant(branches | runs, name) for name in ("a", "b")]
+    panels = panels_of(variants)["novel"]
+    assert [panel.label for panel in panels] == ["branch 1 to 3", "run 1", "run 2"]
+    assert [index for index, _ in panels[0].lines] == [0, 0, 0, 1, 1, 1]
+    assert next(curve_drawings(variants)).description.endswith("for a, b")
+
+
 def test_a_reference_stands_in_the_panel_it_belongs_to():
     g = "g(r)"
     ours, reference = _curve([0, 2.0, 1], "distance, Å", g), _curve([0, 1.5, 1], "distance, Å", g)
@@ -79,6 +104,8 @@ def test_the_distances_of_the_data_are_beneath_energies_of_pairs():
     left, right = axes.get_xlim()
     assert left < 0.6
     assert right < 6
+    stretched = _curve([1.0, 2.0], "length of the bond, Å", "energy above the structure as it is, eV")
+    assert curves._held(panels_of([_variant({"O-Si in O20Si10 (1)": stretched})])["novel"][0], data) is not None
     other = [_variant({"O-Si": _curve([1.0, 2.0], "distance, Å", "g(r)")})]
     assert curves._held(panels_of(other)["novel"][0], data) is None, "g(r) shows the distances itself"
 
@@ -94,12 +121,17 @@ def test_no_more_panels_than_a_reader_can_take():
 
 
 def test_axes_follow_the_numbers():
-    decades = _curve([10.0**-n for n in range(12)])
-    assert _axes([_variant({"error": decades})]).get_yscale() == "log"
-    assert _axes([_variant({"error": _curve([1.0, 2.0] * 6)})]).get_yscale() == "linear"
+    decades = [10.0**-n for n in range(12)]
+    error = "error of the forces, eV/Å"
+    assert _axes([_variant({"error": _curve(decades, y_label=error)})]).get_yscale() == "log"
+    assert _axes([_variant({"error": _curve([1.0, 2.0] * 6, y_label=error)})]).get_yscale() == "linear"
+    tail = _axes([_variant({"O-O": _curve(decades, y_label="g(r)")})])
+    assert tail.get_yscale() == "linear", "the tail of a distribution says nothing"
+    assert tail.get_ylabel() == "g(r)"
     steps = Curve(x=[1e-4, 1e-3, 1e-2, 1e-1], y=[1, 2, 3, 4], x_label="step, Å", y_label="error, %")
     axes = _axes([_variant({"steps": steps})])
     assert axes.get_xscale() == "log"
+    assert axes.xaxis.get_major_formatter()(1e-3, 0) == "0.001", "mathematics is off, so no powers"
     assert axes.lines[0].get_marker() == "o", "few points are seen as points"
     hole = _curve([1.0] * 30 + [-1e6], "time, ps", "energy, eV")
     assert _axes([_variant({"hole": hole})]).get_ylim()[0] > -100
@@ -127,6 +159,18 @@ def test_what_the_data_cover():
     assert [number for number, count in enumerate(found.counts["Cu-Cu"]) if count] == [51, 72, 88]
     assert Covered.model_validate_json(found.model_dump_json()) == found
     assert covered(Statistics.bare((29,))) == Covered()
+
+
+def test_what_a_folder_holds_beside_the_results(tmp_path: Path):
+    found = Covered(shortest={"O-O": 2.0}, counts={"O-O": [0, 1]})
+    assert with_material(Variant("a"), tmp_path).covered is None
+    store_covered(tmp_path, found)
+    variant = with_material(Variant("a"), tmp_path)
+    assert variant.covered == found
+    assert variant.failing == tmp_path / "failed.xyz"
+    (tmp_path / "covered.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        load_covered(tmp_path)
 
 
 def test_data_of_several_variants():

@@ -6,7 +6,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from phystrain import __version__
 from phystrain.reliability import Result
-from phystrain.report.covered import Covered
+from phystrain.report.covered import Covered, load_covered
 
 Value = float | int | str | None
 
@@ -44,6 +44,11 @@ class Variant:
     history: Path | None = None
     failing: Path | None = None
     covered: Covered | None = None
+
+
+def with_material(variant: Variant, folder: Path) -> Variant:
+    """With what a run or audit folder holds beside the results: failing frames, and the distances of the data."""
+    return replace(variant, failing=folder / "failed.xyz", covered=load_covered(folder))
 
 
 def program_versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Which distances between atoms the training data hold: what a curve of two atoms is shaded with."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -8,8 +9,12 @@ from pydantic import BaseModel, ConfigDict
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Structures
+from phystrain.errors import UserError
+from phystrain.files import write_text
 from phystrain.report.distances import LARGEST, WIDTH, Distances
 from phystrain.statistics import Statistics
+
+FILE = "covered.json"
 
 SAMPLE = 500
 """Structures that are counted, evenly over the data: more would not change the picture."""
@@ -48,6 +53,26 @@ def covered(statistics: Statistics, structures: Structures | None = None) -> Cov
         _name(*pair): row.tolist() for pair, row in zip(distances.pairs, distances.counts, strict=True) if row.any()
     }
     return Covered(shortest=shortest, counts=counts)
+
+
+def store_covered(folder: Path, found: Covered) -> None:
+    """Write ``covered.json``, which :func:`load_covered` reads."""
+    write_text(folder / FILE, found.model_dump_json() + "\n")
+
+
+def load_covered(folder: Path) -> Covered | None:
+    """What :func:`store_covered` wrote; ``None`` if nothing was.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return None
+    try:
+        return Covered.model_validate_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: delete it, or run 'phystrain audit' or 'phystrain train' again") from error
 
 
 def in_all(parts: Sequence[Covered | None]) -> Covered:

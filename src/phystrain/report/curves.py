@@ -4,7 +4,8 @@ Nothing here knows a test by its name; what a curve is, its label and its axes t
 
 * a label that goes on from another one (``O-Si, labelled frames`` beside ``O-Si``) is drawn in the panel of that one:
   as a band if it says lower and upper, or else as a line in the colour of the text;
-* a fraction is drawn from 0 to 1, and what is positive and runs over decades on a logarithmic axis;
+* labels that differ only in a number at their end (``branch 1``, ``branch 2``) share a panel, unless over time;
+* a fraction is drawn from 0 to 1, and an error that runs over decades on a logarithmic axis;
 * an energy against the distance of two elements has the distances that the data hold beneath it.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from phystrain.reliability import Curve
 from phystrain.report.comparison import Variant
@@ -30,12 +32,14 @@ MOST = 9
 DEEPEST = -15.0
 """eV; no bond is deeper than 12, while holes run to thousands."""
 
-DECADES = 3.0
-"""Orders of magnitude from which on an axis is logarithmic."""
+DECADES = 2.0
+"""Orders of magnitude from which on an axis of errors, or of what is spaced by a factor, is logarithmic."""
 
 _ORDER = ("survival", "heating", "rdf")
 _LAST = ("dimers", "drift", "compression")
 _BOUND = re.compile(r"\b(lower|low|upper|high)\b", re.IGNORECASE)
+_ERROR = re.compile(r"error|differ|deviat|residual", re.IGNORECASE)
+_BOND = re.compile(r"(distance|length of the bond).*Å$")
 _PAIR = re.compile(r"[A-Z][a-z]?-[A-Z][a-z]?(?![\w-])")
 
 
@@ -45,7 +49,7 @@ class Panel:
 
     Attributes:
         test, title, label: kind and title of the test, label of the curve.
-        lines: number of the variant and its curve.
+        lines: number of the variant and its curve; several for a variant where labels share the panel.
         bands: by number of the variant: curves below and above, either may be missing.
         others: what goes on from the label, and by number of the variant its curve.
     """
@@ -57,13 +61,18 @@ class Panel:
     bands: dict[int, dict[str, Curve]] = field(default_factory=dict)
     others: dict[str, list[tuple[int, Curve]]] = field(default_factory=dict)
 
+    @property
+    def banded(self) -> bool:
+        """Whether it has a band."""
+        return bool(self.bands) or any(getattr(curve, "low", []) for _, curve in self.lines)
+
 
 def curve_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
     """At most :data:`MOST` panels of each test, those that a sentence names first."""
     data = in_all([variant.covered for variant in variants])
     for panels in panels_of(variants).values():
         for panel in panels[:MOST]:
-            names = [(index, variants[index].name) for index, _ in panel.lines]
+            names = [(index, variants[index].name) for index in dict.fromkeys(index for index, _ in panel.lines)]
             first = panel.lines[0][1]
             parts = [f"{panel.title}, {panel.label}: {first.y_label} against {first.x_label} for {listed(names)}"]
             parts += [f"beside it {other}" for other in panel.others]
@@ -72,7 +81,7 @@ def curve_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
             if held is not None:
                 parts.append(held.words)
                 extra.append((Patch(color=INK, alpha=0.2, linewidth=0), "in the data"))
-            if panel.bands:
+            if panel.banded:
                 parts.append("with bands of uncertainty")
             paint = partial(_paint, panel=panel, held=held)
             yield render(panel.test, panel.label, "; ".join(parts), paint, names, extra)
@@ -85,7 +94,7 @@ def left_out(variants: Sequence[Variant]) -> dict[str, int]:
 
 def with_bands(variants: Sequence[Variant]) -> set[str]:
     """Tests of which a panel has a band."""
-    return {test for test, panels in panels_of(variants).items() if any(panel.bands for panel in panels)}
+    return {test for test, panels in panels_of(variants).items() if any(panel.banded for panel in panels)}
 
 
 def panels_of(variants: Sequence[Variant]) -> dict[str, list[Panel]]:
@@ -121,10 +130,29 @@ def _panels(test: str, title: str, curves: Mapping[str, list[tuple[int, Curve]]]
                 panel.bands.setdefault(index, {})[side] = curve
         else:
             panel.others[rest] = lines
-    named = list(panels.values())
+    named = _together(list(panels.values()))
     if len(named) > MOST:  # the order of the test otherwise
         named.sort(key=lambda panel: re.search(rf"\b{re.escape(panel.label)}(?!\w)", sentences) is None)
     return named
+
+
+def _together(panels: list[Panel]) -> list[Panel]:
+    """Panels of which the labels differ in a number only become one, as the branches of a dispersion."""
+    groups: dict[Any, list[Panel]] = {}
+    for panel in panels:
+        first, stem = panel.lines[0][1], re.sub(r" \d+$", "", panel.label)
+        alone = stem == panel.label or first.x_label.startswith("time") or panel.bands or panel.others
+        key = panel.label if alone else (stem, first.x_label, first.y_label, tuple(first.x))
+        groups.setdefault(key, []).append(panel)
+    found = []
+    for group in groups.values():
+        one = group[0]
+        if len(group) > 1:
+            last = group[-1].label.rsplit(" ", 1)[1]
+            lines = [line for panel in group for line in panel.lines]
+            one = Panel(one.test, one.title, f"{one.label} to {last}", sorted(lines, key=lambda line: line[0]))
+        found.append(one)
+    return found
 
 
 def _base(label: str, curve: Curve, curves: Mapping[str, list[tuple[int, Curve]]]) -> str | None:
@@ -148,6 +176,9 @@ def _paint(axes: Any, *, panel: Panel, held: "Held | None" = None) -> None:
     for index, curve in panel.lines:
         marker = {"marker": "o", "markersize": 3.5} if len(curve.x) < 9 and not _is_fraction(curve) else {}
         axes.plot(floats(curve.x), floats(curve.y), **look(index), **marker)
+        low, high = getattr(curve, "low", []), getattr(curve, "high", [])
+        if low:
+            axes.fill_between(floats(curve.x), floats(low), floats(high), **_band(index))
     for index, sides in panel.bands.items():
         _paint_band(axes, index, sides)
     for lines in panel.others.values():
@@ -157,22 +188,26 @@ def _paint(axes: Any, *, panel: Panel, held: "Held | None" = None) -> None:
             axes.plot(floats(curve.x), floats(curve.y), **style)
     axes.set(xlabel=axis_label(first.x_label), ylabel=axis_label(first.y_label))
     every = [curve for _, curve in panel.lines] + [curve for lines in panel.others.values() for _, curve in lines]
-    _limit(axes, first, [floats(curve.y) for curve in every])
-    if _geometric(floats(first.x)):
-        axes.set_xscale("log")
+    geometric = _geometric(floats(first.x))
+    _limit(axes, first, [floats(curve.y) for curve in every], geometric=geometric)
+    if geometric:
+        _logarithmic(axes, "x")
     if held is not None:
         _shade(axes, held)
 
 
 def _paint_band(axes: Any, index: int, sides: Mapping[str, Curve]) -> None:
     """Between two curves; one alone is a thin line."""
-    colour = look(index)["color"]
     if len(sides) == 2 and len(sides["low"].x) == len(sides["high"].x):
         x = floats(sides["low"].x)
-        axes.fill_between(x, floats(sides["low"].y), floats(sides["high"].y), color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(x, floats(sides["low"].y), floats(sides["high"].y), **_band(index))
         return
     for curve in sides.values():
-        axes.plot(floats(curve.x), floats(curve.y), color=colour, linewidth=0.7, alpha=0.7)
+        axes.plot(floats(curve.x), floats(curve.y), color=look(index)["color"], linewidth=0.7, alpha=0.7)
+
+
+def _band(index: int) -> dict[str, Any]:
+    return {"color": look(index)["color"], "alpha": 0.15, "linewidth": 0}
 
 
 @dataclass(frozen=True)
@@ -194,7 +229,8 @@ class Held:
 def _held(panel: Panel, data: Covered) -> Held | None:
     """What the data hold of this pair; ``None`` where that is not known or the panel is about something else."""
     first, pair = panel.lines[0][1], _PAIR.match(panel.label)
-    if pair is None or not _against_distance(first):
+    of_pair = _alone(first) or (_BOND.match(first.x_label) and first.y_label.startswith("energy"))
+    if pair is None or not of_pair:
         return None
     name = "-".join(sorted(pair[0].split("-")))
     if name not in data.shortest:
@@ -222,8 +258,8 @@ def _is_fraction(curve: Curve) -> bool:
     return curve.y_label.startswith("fraction")
 
 
-def _against_distance(curve: Curve) -> bool:
-    """Whether this is an energy against a distance in Å."""
+def _alone(curve: Curve) -> bool:
+    """Whether this is an energy against a distance in Å, as of two atoms alone."""
     return curve.x_label.startswith("distance") and curve.x_label.endswith("Å") and curve.y_label.startswith("energy")
 
 
@@ -235,7 +271,14 @@ def _geometric(x: Array) -> bool:
     return bool(np.allclose(steps, steps.mean(), rtol=0.05))
 
 
-def _limit(axes: Any, first: Curve, curves: Sequence[Array]) -> None:
+def _logarithmic(axes: Any, which: str) -> None:
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # no powers: mathematics is off
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _limit(axes: Any, first: Curve, curves: Sequence[Array], *, geometric: bool) -> None:
     """Axis limits that show what matters."""
     if _is_fraction(first):
         axes.set_ylim(-0.03, 1.05)
@@ -245,11 +288,11 @@ def _limit(axes: Any, first: Curve, curves: Sequence[Array]) -> None:
     if len(values) < 10:
         return
     lowest, highest = values.min(), values.max()
-    if _against_distance(first):
+    if _alone(first):
         bottom = max(lowest, DEEPEST)
         top = min(highest, max(2.0, -1.5 * bottom))
-    elif lowest > 0 and np.log10(np.divide(*np.quantile(values, [0.95, 0.05]))) > DECADES:
-        axes.set_yscale("log")
+    elif lowest > 0 and (geometric or _ERROR.search(first.y_label)) and highest > 10**DECADES * lowest:
+        _logarithmic(axes, "y")
         return
     else:
         low, high = np.quantile(values, [0.1, 0.9])

@@ -137,7 +137,8 @@ def axis_label(text: str) -> str:
     """``distance, Å`` as it stands on an axis: ``Distance (Å)``."""
     name, comma, unit = text.rpartition(", ")
     name = f"{name} ({unit})" if comma else text
-    return textwrap.fill(name[:1].upper() + name[1:], 34)
+    symbol = not name[1:2].isalpha()  # g(r) stays as it is
+    return textwrap.fill(name if symbol else name[:1].upper() + name[1:], 34)
 
 
 def short(text: str, length: int) -> str:

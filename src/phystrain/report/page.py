@@ -75,18 +75,24 @@ class Card(NamedTuple):
 
     Attributes:
         name: of the variant.
-        grade: ``safe``, ``limited`` or ``unsafe``.
-        sign: stands before the word.
-        sentence, conditions: of the verdict.
-        kelvin: up to which temperature, in words; empty if that is not known.
+        grade: ``safe``, ``limited`` or ``unsafe``; empty if nothing was judged.
+        word, sign: for the grade.
+        sentence: of the verdict.
+        kelvin: up to which temperature, in words; empty if that is not known or nothing is safe.
+        conditions: those that the sentence does not name.
+        reasons: why it is no better.
+        untested: what was not tested.
     """
 
     name: str
     grade: str
+    word: str
     sign: str
     sentence: str
     kelvin: str
     conditions: Sequence[str]
+    reasons: Sequence[str]
+    untested: Sequence[str]
 
 
 class Section(NamedTuple):
@@ -208,11 +214,20 @@ def _cards(variants: Sequence[Variant]) -> list[Card]:
         verdict: Any = getattr(variant, "verdict", None)
         if verdict is None:
             continue
-        kelvin = verdict.kelvin
-        words = "" if kelvin is None else f"Safe up to {number(kelvin)} K" if kelvin > 0 else "Safe at no temperature"
-        grade = str(verdict.grade)
+        grade = verdict.grade or ""
+        known = verdict.kelvin and grade != "unsafe"
         cards.append(
-            Card(variant.name, grade, _SIGNS.get(grade, ""), verdict.sentence, words, list(verdict.conditions))
+            Card(
+                name=variant.name,
+                grade=grade,
+                word=grade.capitalize() or "Not graded",
+                sign=_SIGNS.get(grade, "?"),
+                sentence=verdict.sentence,
+                kelvin=f"Safe up to {number(verdict.kelvin)} K" if known else "",
+                conditions=[clause for clause in verdict.conditions if clause not in verdict.sentence],
+                reasons=getattr(verdict, "reasons", []),
+                untested=getattr(verdict, "untested", []),
+            )
         )
     return cards
 

@@ -2,10 +2,11 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from phystrain.files import write_text
+from phystrain.reliability import Curve
 from phystrain.report.comparison import Variant
 
 TESTS = "tests.csv"
@@ -34,15 +35,20 @@ def write_tables(variants: Sequence[Variant], folder: Path) -> list[Path]:
             *((v.name, r.test, name, value) for v in variants for r in v.results for name, value in r.figures.items()),
         ],
         CURVES: [
-            ("variant", "test", "curve", "x_label", "y_label", "x", "y"),
-            *((v.name, r.test, label, curve.x_label, curve.y_label, x, y)
-              for v in variants for r in v.results for label, curve in r.curves.items()
-              for x, y in zip(curve.x, curve.y, strict=True)),
+            ("variant", "test", "curve", "x_label", "y_label", "x", "y", "low", "high"),
+            *((v.name, r.test, label, curve.x_label, curve.y_label, *row)
+              for v in variants for r in v.results for label, curve in r.curves.items() for row in _points(curve)),
         ],
     }  # fmt: skip
     for name, rows in tables.items():
         write_text(folder / name, _csv(rows))
     return [folder / name for name in tables]
+
+
+def _points(curve: Curve) -> Iterator[tuple[float | None, ...]]:
+    """x, y, and the ends of the band where there is one."""
+    bands = [getattr(curve, side, []) or [None] * len(curve.x) for side in ("low", "high")]
+    return zip(curve.x, curve.y, *bands, strict=True)
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> str:
