@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from phystrain.reliability import Curve
 from phystrain.report.comparison import Variant
@@ -192,6 +192,8 @@ def _paint(axes: Any, *, panel: Panel, held: "Held | None" = None) -> None:
     _limit(axes, first, [floats(curve.y) for curve in every], geometric=geometric)
     if geometric:
         _logarithmic(axes, "x")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # long numbers would run into one another
     if held is not None:
         _shade(axes, held)
 
