@@ -38,7 +38,6 @@ CLOSE = 0.85
 
 _NAMED = re.compile(r"\b([A-Z][a-z]?)-([A-Z][a-z]?)\b")
 _OF = re.compile(r"([0-9.]+) Å")
-_TO = re.compile(r"\bto ([0-9.]+) Å")
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def describe(frame: Failing) -> str:
 def find_contact(atoms: Atoms, reason: str) -> Contact | None:
     """The pair that a message such as ``O-Si contact of 1.06 Å`` is about, or else the closest pair if it is close."""
     named = _NAMED.search(reason)
-    told = _TO.search(reason) or _OF.search(reason) if named else None  # a bond changes from one length to another
+    told = _OF.search(reason) if named else None  # of a bond that changes "from 1.10 to 1.60 Å" the present length
     length = float(told[1]) if told else 0.0
     reach = np.maximum(natural_cutoffs(atoms, mult=1.3), 0.55 * length)
     first, second, vector, distance = neighbor_list("ijDd", atoms, reach)
