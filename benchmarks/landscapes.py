@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from phystrain.files import write_with
 from phystrain.reliability.dimers import dimer_curves
-from phystrain.report.plots import COLOURS, LINES, STYLE
+from phystrain.report.drawing import COLOURS, LINES, STYLE
 from phystrain.report.teacher import pair_curves
 from phystrain.saving import load_model
 

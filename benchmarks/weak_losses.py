@@ -32,7 +32,7 @@ from phystrain.files import write_text, write_with
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, unlabelled
 from phystrain.potentials import build
-from phystrain.report.plots import COLOURS, LINES, STYLE
+from phystrain.report.drawing import COLOURS, LINES, STYLE
 from phystrain.statistics import Statistics
 from phystrain.testing.morse_cluster import Morse, cluster
 from phystrain.testing.objectives import term

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.reproduce.experiment import Experiment
 from phystrain.files import write_with
-from phystrain.report.plots import COLOURS, LINES
+from phystrain.report.drawing import COLOURS, LINES
 
 
 def mean_curve(curves: list[dict[str, Any]], points: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from phystrain.data.read import read
 from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.progress import bar
-from phystrain.report.comparison import Comparison, Variant, comparison_table, summary
+from phystrain.report.comparison import Comparison, Variant, comparison_table, summary, with_material
 from phystrain.report.page import write_report
 from phystrain.verdict import load_results
 
@@ -100,7 +100,7 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
     _train(files, say)
     variants = []
     for variant, file in files.items():
-        found = load_results(file.with_suffix(""))
+        found = with_material(load_results(file.with_suffix("")), file.with_suffix(""))
         variants.append(replace(found, name=variant, description=recipes.VARIANTS[variant]))
     run_file = files["all physics"].read_text(encoding="utf-8")
     digest = read(folder / "train.xyz.xz").structures.digest()

@@ -21,10 +21,11 @@ from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, require_temperature, withdraw
 from phystrain.reliability import Result
-from phystrain.report.comparison import Comparison, Variant, comparison_table
+from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
+from phystrain.report.covered import covered, store_covered
+from phystrain.report.drawing import Drawing
 from phystrain.report.page import write_report
 from phystrain.report.parameters import write_parameters
-from phystrain.report.plots import Drawing
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
@@ -151,7 +152,8 @@ def _trained_and_tested(
     variant = variant_of(name_of(folder), results, history=folder / "metrics.csv")
     say_results(results, say)
     store_results(folder, variant, labelled.train.digest(), beside)
-    return variant, beside, labelled.train
+    store_covered(folder, covered(model.statistics, labelled.train))
+    return with_material(variant, folder), beside, labelled.train
 
 
 def _classical(config: RunConfig, folder: Path, labelled: Structures) -> list[Drawing]:

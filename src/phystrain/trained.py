@@ -28,7 +28,8 @@ from phystrain.examined import Examined, examined_calculator
 from phystrain.preflight import checked, require_apart, require_new, require_temperature
 from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit
-from phystrain.report.comparison import Comparison, Variant, comparison_table
+from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
+from phystrain.report.covered import covered, store_covered
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.folder import digests
@@ -160,10 +161,11 @@ def audit_model(
     variant = variant_of(name, results)
     say_results(results, say)
     store_results(folder, variant, "" if structures is None else structures.digest(), beside)
+    store_covered(folder, covered(subject.model.statistics, subject.train))
     if beside:
         say(comparison_table([*beside, variant]))
     say_verdict(variant.verdict, say)
-    say(f"page {write_report(Comparison(f'Audit of {shown}', [*beside, variant]), folder)}")
+    say(f"page {write_report(Comparison(f'Audit of {shown}', [*beside, with_material(variant, folder)]), folder)}")
     return variant
 
 
@@ -288,7 +290,7 @@ def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> lis
     if not folders:
         raise UserError("compare: name at least one run folder")
     require_apart(output)
-    variants = [load_results(Path(folder)) for folder in folders]
+    variants = [with_material(load_results(Path(folder)), Path(folder)) for folder in folders]
     names = Counter(variant.name for variant in variants)
     variants = [
         replace(variant, name=str(folder)) if names[variant.name] > 1 else variant

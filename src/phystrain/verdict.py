@@ -75,6 +75,8 @@ def audit_saved(
     """
     if not settings.enabled:
         return [], []
+    if frames_to is not None:  # those of an earlier audit are no findings of this one
+        frames_to.unlink(missing_ok=True)
     subject = Subject(
         name=name,
         potential=model.potential,

@@ -19,10 +19,11 @@ from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability.dimers import Config as Dimers
 from phystrain.reliability.errors import Config as Errors
 from phystrain.reliability.survival import Config as Survival
-from phystrain.report import plots
+from phystrain.report import curves, plots
 from phystrain.report.comparison import Comparison, Variant, comparison_table, headline, number, summary
+from phystrain.report.learning import read_history
 from phystrain.report.page import page, write_report
-from phystrain.report.plots import draw_all, read_history
+from phystrain.report.plots import draw_all
 from phystrain.statistics import Statistics
 
 EVIL = "<script>alert(1)</script> & $\\frac$ [bold]x[/bold]"
@@ -141,11 +142,16 @@ class _Reader(HTMLParser):
 
 def test_page_is_whole_and_refers_to_nothing_outside(text: str):
     reader = _Reader(text)
+    anchors = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(set(anchors)) == len(anchors)
     for tag, attributes in reader.tags:
         assert tag not in ("script", "link", "iframe", "object", "embed", "base")
         for name, value in attributes.items():
             assert not name.startswith("on")
-            if name in ("src", "href", "srcset"):
+            if name == "href":
+                assert value.startswith("#")
+                assert value[1:] in anchors
+            if name in ("src", "srcset"):
                 assert value.startswith("data:image/svg+xml;base64,")
     assert "url(" not in text
     assert "@import" not in text
@@ -178,6 +184,7 @@ def test_report_folder(comparison: Comparison, text: str, tmp_path: Path):
     assert found == tmp_path / "run" / "report.html"
     pictures = sorted((tmp_path / "run" / "plots").iterdir())
     assert len(pictures) == 11
+    assert {file.name for file in (tmp_path / "run" / "tables").iterdir()} == {"curves.csv", "figures.csv", "tests.csv"}
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert re.fullmatch(r"[a-z0-9._-]+", picture.name)
@@ -237,8 +244,8 @@ def test_drawing_leaves_matplotlib_as_it_was():
 def test_unphysical_wall_does_not_hide_the_wells(comparison: Comparison):
     figure = Figure()
     axes = figure.add_subplot()
-    curves = [(i, result.curves["O-Si"]) for i, v in enumerate(comparison.variants) for result in v.results[2:3]]
-    plots._paint_curves(axes, curves=curves, test="dimers")
+    panel = next(panel for panel in curves.panels_of(comparison.variants)["dimers"] if panel.label == "O-Si")
+    curves._paint(axes, panel=panel)
     low, high = axes.get_ylim()
     assert -20 < low < -4
     assert 1 < high < 40

@@ -22,8 +22,8 @@ from phystrain.derive import cutoff_known
 from phystrain.neighbours import neighbour_list
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import (
-    ROOM,
     ORDER,
+    ROOM,
     copies_at,
     formula,
     jumps_of,

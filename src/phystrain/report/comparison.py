@@ -6,7 +6,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from rich.text import Text
 from phystrain import __version__
 from phystrain.grade import Verdict
 from phystrain.reliability import Result
+from phystrain.report.covered import Covered, load_covered
 
 Value = float | int | str | None
 
@@ -35,6 +36,8 @@ class Variant:
         results: what the reliability tests found.
         history: ``metrics.csv`` of its training, if there is one.
         verdict: what the results say together; ``None`` where none is given.
+        failing: extended-XYZ file of the frames at which dynamics was stopped; it need not exist.
+        covered: distances in its training data, if they are known.
     """
 
     name: str
@@ -42,6 +45,13 @@ class Variant:
     results: Sequence[Result] = ()
     history: Path | None = None
     verdict: Verdict | None = None
+    failing: Path | None = None
+    covered: Covered | None = None
+
+
+def with_material(variant: Variant, folder: Path) -> Variant:
+    """With what a run or audit folder holds beside the results: failing frames, and the distances of the data."""
+    return replace(variant, failing=folder / "failed.xyz", covered=load_covered(folder))
 
 
 def program_versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats
 from phystrain.files import write_with
-from phystrain.report.plots import COLOURS, STYLE
+from phystrain.report.drawing import COLOURS, INK, STYLE
 
 LARGEST = 5.0
 """Å."""
@@ -85,7 +85,7 @@ def draw(before: Distances, after: Distances, floor: float, path: Path) -> None:
             axes.stairs(before.density(pair), edges, color=COLOURS[0], label="before", fill=True, alpha=0.35)
             axes.stairs(after.density(pair), edges, color=COLOURS[1], label="after")
             limit = floor * float(covalent_radii[first] + covalent_radii[second])
-            axes.axvline(limit, color=COLOURS[6], linestyle="--", label=f"floor, {limit:.2f} Å")
+            axes.axvline(limit, color=INK, linestyle="--", label=f"floor, {limit:.2f} Å")
             axes.set_title(f"{chemical_symbols[first]}-{chemical_symbols[second]}")
             axes.set_xlabel("distance, Å")
             axes.set_ylabel("pairs per Å and structure")

@@ -17,7 +17,7 @@ from torch import nn
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
 from phystrain.derive import placement
-from phystrain.report.plots import INK, STYLE, Drawing, look, render
+from phystrain.report.drawing import INK, STYLE, Drawing, look, render
 from phystrain.statistics import pair_name
 
 SECTION = "teacher"

@@ -21,7 +21,16 @@ from phystrain.train.material import Labelled
 _FREE = ("reliability", "checkpoint_seconds", "device", "processes", "tune")
 """Settings that may change between a run and its resumption: what is trained stays the same job."""
 
-_OWN = ("config.yaml", "metrics.csv", "train.log", "data.json", "report.html", "results.json", "failed.xyz")
+_OWN = (
+    "config.yaml",
+    "metrics.csv",
+    "train.log",
+    "data.json",
+    "report.html",
+    "results.json",
+    "failed.xyz",
+    "covered.json",
+)
 
 
 def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, base: Path, restart: bool) -> None:
@@ -39,7 +48,7 @@ def prepare(folder: Path, config: RunConfig, labelled: Labelled, *, base: Path, 
     """
     recorded = folder / "config.yaml"
     if restart and recorded.is_file():
-        for name in ("checkpoints", "model", "plots", "baseline"):
+        for name in ("checkpoints", "model", "plots", "tables", "baseline"):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in _OWN:
             (folder / name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from phystrain.files import write_text, write_with
-from phystrain.report.plots import COLOURS, STYLE
+from phystrain.report.drawing import COLOURS, STYLE
 from phystrain.tune.space import Dimension, Value
 
 UNITS = {"energy": "meV/atom", "forces": "meV/Å", "stress": "meV/Å³"}
@@ -110,7 +110,7 @@ def _draw(path: Path, trials: list[Trial], space: list[Dimension], metric: str) 
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for panel, dimension in zip(axes, [None, *space], strict=False):
-            for state, colour, marker in (("pruned", COLOURS[6], "x"), ("complete", COLOURS[0], "o")):
+            for state, colour, marker in (("pruned", COLOURS[4], "x"), ("complete", COLOURS[0], "o")):
                 points = [trial for trial in shown if trial.state == state]
                 x: list[Any] = [_place(trial, dimension) for trial in points]
                 panel.plot(x, [trial.value for trial in points], marker, color=colour, markersize=4, label=state)
