@@ -30,6 +30,7 @@ from phystrain.progress import bar
 from phystrain.trajectory import Settings, Trajectory, joined
 from phystrain.units import BOLTZMANN, VELOCITY
 from phystrain.verlet_list import VerletList
+from phystrain.watch import Spread, Watch
 
 __all__ = ["Settings", "Trajectory", "placement", "replicate", "simulate"]
 
@@ -53,6 +54,7 @@ def simulate(
     velocities: Floats | None = None,
     keys: Sequence[int] | None = None,
     description: str | None = None,
+    spread: Spread | None = None,
 ) -> Trajectory:
     """Run molecular dynamics of all structures side by side.
 
@@ -66,13 +68,17 @@ def simulate(
         velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
         keys: (systems,) random stream of each structure; its number if not given.
         description: shown beside a progress bar; no bar if not given.
+        spread: what the guard of that name looks at; see :meth:`phystrain.ensemble.Ensemble.spread`.
 
     Raises:
-        UserError: a starting position is not finite, or an element is unknown to the potential.
+        UserError: a starting position is not finite, an element is unknown to the potential, or the guard of the
+            spread has nothing to look at.
         ValueError: final temperatures without a thermostat.
     """
     if final_temperatures is not None and settings.ensemble == "nve":
         raise ValueError("final_temperatures needs the nvt ensemble: without a thermostat nothing follows them")
+    if spread is None and settings.guards.spread is not None:
+        raise UserError("guards.spread needs an ensemble, which is used by 'phystrain md --spread': leave it out here")
     if not np.isfinite(structures.positions).all():
         raise UserError("a starting structure has a position that is not finite: leave it out")
     settings = settings.model_copy(update={"timestep": settings.step_of(structures.species)})
@@ -94,6 +100,7 @@ def simulate(
                 None if final is None else final[group],
                 None if velocities is None else velocities[atoms],
                 key[group],
+                spread,
             )
             if run.is_worth_compiling():
                 display.update(task, note="compiling the network")
@@ -126,8 +133,10 @@ class _Run:
         final_temperatures: Floats | None,
         velocities: Floats | None,
         keys: npt.NDArray[np.int64],
+        spread: Spread | None,
     ) -> None:
         self._began = time.perf_counter()
+        self.watch = None if spread is None else Watch(spread, settings.guards, len(structures))
         self.potential, self.structures, self.settings = cast(Potential, potential), structures, settings
         self._kelvin_of_all = temperatures
         device, dtype = placement(potential)
@@ -235,7 +244,11 @@ class _Run:
         predicted = evaluate(self.potential, graph, ("energy", "forces"))
         assert predicted.energy is not None and predicted.forces is not None  # noqa: PT018
         self.energy, self.forces = predicted.energy, predicted.forces.to(torch.float64)
-        self._remove(guards.not_finite(self.energy, self.forces, self.system), step)
+        failures = guards.not_finite(self.energy, self.forces, self.system)
+        if self.watch is not None:
+            numbers = self.numbers.cpu().numpy()
+            failures = self.watch.look(graph, numbers, step, step * self.settings.step / 1000) | failures
+        self._remove(failures, step)
 
     def _temperature(self) -> Float[Tensor, " systems"]:
         return 2 * self._kinetic() / (BOLTZMANN * self.freedom)
@@ -359,6 +372,8 @@ class _Run:
             velocities=self._end_velocities,
             frames=np.stack(self._padded_frames()) if self._frames else None,
             seconds=time.perf_counter() - self._began,
+            spread=None if self.watch is None else self.watch.largest,
+            warnings=() if self.watch is None else tuple(self.watch.warnings),
         )
 
     def _padded_frames(self) -> list[Floats]:

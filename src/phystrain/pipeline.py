@@ -16,6 +16,7 @@ from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.fitting import FAMILIES
+from phystrain.gate import tested
 from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
@@ -85,7 +86,7 @@ def run(
 
 def without_physics(config: RunConfig) -> RunConfig | None:
     """The last stage from scratch, with the terms of its loss that have labels; ``None`` if that is all there is."""
-    last = config.stages[-1]
+    last = config.stages[-1].model_copy(update={"members": 1, "snapshots": 0})  # the spread is not compared
     plain = last.model_copy(
         update={
             "init_from": None,
@@ -95,6 +96,7 @@ def without_physics(config: RunConfig) -> RunConfig | None:
             "replay": None,
             "unlabelled": None,
             "guide": None,
+            "gate": None,
             "balance": Balance(),
             "objectives": {name: term for name, term in last.objectives.items() if term.validated},
         }
@@ -110,7 +112,7 @@ def _trained_and_tested(
     config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
 ) -> tuple[Variant | None, Structures]:
     """Results of a run, none in processes other than the first, and the structures it was trained on."""
-    job = Run(config, folder, base=base, restart=restart, say=say)
+    job = Run(config, folder, base=base, restart=restart, say=say, gate=tested)
     try:
         model = load_model(job.train())
     except Exception:

@@ -57,7 +57,8 @@ class Trajectory:
         settings: of the run, the time step filled in.
         temperatures: (systems,) K, of the thermostat at the start.
         steps: (systems,) step at which a guard stopped the structure, or the last one.
-        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, or ``None`` if it survived.
+        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``non-finite``, ``spread``, or ``None`` if it
+            survived.
         sentences: by structure: what was found and when; empty if it survived.
         times: (records,) ps.
         potential, kinetic: (records, systems) eV; not a number after a structure has been stopped.
@@ -68,6 +69,8 @@ class Trajectory:
         velocities: (atoms, 3) Å/fs, of the same frame.
         frames: (frames, atoms, 3) Å, not wrapped, every ``frame_interval`` steps; ``None`` if not asked for.
         seconds: wall time.
+        spread: (systems,) eV/Å, largest spread of an atom's force between models; ``None`` if nobody looked.
+        warnings: by structure: where the spread first went beyond its limit; empty if it did not.
     """
 
     settings: Settings
@@ -84,6 +87,8 @@ class Trajectory:
     velocities: Floats
     frames: Floats | None
     seconds: float
+    spread: Floats | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def survived(self) -> npt.NDArray[np.bool_]:
@@ -108,6 +113,7 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
         for name in ("potential", "kinetic", "temperature", "contact")
     }
     frames = [part.frames for part in parts if part.frames is not None]
+    spreads = [part.spread for part in parts if part.spread is not None]
     return Trajectory(
         settings=parts[0].settings,
         temperatures=np.concatenate([part.temperatures for part in parts]),
@@ -120,4 +126,6 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
         velocities=np.concatenate([part.velocities for part in parts]),
         frames=np.concatenate(frames, axis=1) if frames else None,
         seconds=sum(part.seconds for part in parts),
+        spread=np.concatenate(spreads) if spreads else None,
+        warnings=sum((part.warnings for part in parts), ()),
     )

@@ -15,7 +15,6 @@ from phystrain.data.structures import Structures
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
-
 Grade = Literal["safe", "limited", "unsafe"]
 """What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
 
@@ -88,6 +87,7 @@ class Result(BaseModel):
         grade: what the finding means for dynamics; ``None`` where nothing is judged.
         conditions: clauses for the verdict, such as ``O-O below 1.10 Å is unsupported``.
         kelvin: highest temperature at which this test found dynamics to be safe; 0 if none, ``None`` if it cannot say.
+        score: from 0 to 1, finer than ``passed``; weights are chosen by it in training; ``None`` if there is none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -103,6 +103,7 @@ class Result(BaseModel):
     grade: Grade | None = None
     conditions: list[str] = []
     kelvin: float | None = None
+    score: float | None = None
 
 
 class ReliabilityTest(PluginConfig):

@@ -78,6 +78,7 @@ class Config(ReliabilityTest):
             ),
             sentence=sentence,
             curves=curves,
+            score=1 - len(bad) / max(len(findings), 1),
         )
 
     def _faults(self, curve: "DimerCurve", measured: dict[str, float | int]) -> list[str]:

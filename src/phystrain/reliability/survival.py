@@ -116,6 +116,7 @@ class Config(ReliabilityTest):
                 else f"All {len(run.reasons)} runs of {self.picoseconds:g} ps survived."
             ),
             curves=curves,
+            score=min(1.0, float(run.picoseconds.mean()) / self.picoseconds),
         )
 
     def _temperatures(self, subject: Subject) -> Floats:
