@@ -1,9 +1,8 @@
 """Which structures to label next: those that models trained alike disagree about, no two of them alike.
 
 A structure is as uncertain as its most uncertain atom, as in DP-GEN (Zhang et al. 2020, doi:10.1016/j.cpc.2020.107206):
-one place that the labels do not cover is enough to spoil dynamics. Two structures are alike if the surroundings of
-these atoms are: a label of the one would teach what a label of the other does. Of a group of alike ones the most
-uncertain stays.
+one place that the labels do not cover is enough to spoil dynamics. A structure whose most uncertain atom has the
+surroundings of any atom of a chosen structure is left out: a label of that one teaches what a label of it would.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
+from scipy.spatial.distance import cdist
 
 from phystrain.allocator import keep_memory
 from phystrain.data.graphs import GraphStore
@@ -61,7 +61,7 @@ def rank_structures(
         count: how many, at most.
         output: file for them; ``info`` tells ``spread`` (eV/Å), ``atom`` (the most uncertain one) and ``source``
             (number in the file).
-        apart: Å, see :func:`rank`.
+        apart: see :func:`rank`.
         contact: shortest distance, as a fraction of the sum of covalent radii, that a method could still label.
         say: told what was found.
 
@@ -110,22 +110,28 @@ def rank(structures: Structures, spread: Floats, count: int, apart: float) -> Ra
         structures: to choose from.
         spread: (atoms,) eV/Å.
         count: how many, at most.
-        apart: Å, root mean square difference of the distances around the most uncertain atoms below which two
-            structures are alike.
+        apart: Å; a structure is like a chosen one if the distances around its most uncertain atom differ by less, as a
+            root mean square, from those around any atom of the same element there.
     """
     worst = worst_atoms(structures, spread)
-    around, element = surroundings(structures, worst), structures.species[worst]
-    order = np.argsort(-spread[worst], kind="stable")
+    elements = np.array(structures.elements)
+    around = surroundings(structures, worst, elements)
     chosen: list[int] = []
     free = np.ones(len(structures), dtype=bool)
-    for number in order:
+    for number in np.argsort(-spread[worst], kind="stable").tolist():
         if len(chosen) == count:
             break
-        if free[number]:
-            chosen.append(int(number))
-            difference = np.sqrt(np.mean((around - around[number]) ** 2, axis=1))
-            free &= (difference >= apart) | (element != element[number])
-            free[number] = False
+        if not free[number]:
+            continue
+        chosen.append(number)
+        free[number] = False
+        known = np.arange(structures.offsets[number], structures.offsets[number + 1])
+        taught = surroundings(structures.select([number]), known - known[0], elements)
+        for element in elements[np.isin(elements, structures.species[known])] if apart > 0 else ():
+            asked = np.flatnonzero(free & (structures.species[worst] == element))
+            there = taught[structures.species[known] == element]
+            nearest = cdist(around[asked], there).min(axis=1) / np.sqrt(around.shape[1])
+            free[asked] = nearest >= apart
     return Ranking(np.array(chosen, dtype=np.int64), len(structures) - len(chosen) - int(free.sum()))
 
 
@@ -135,31 +141,30 @@ def worst_atoms(structures: Structures, spread: Floats) -> Ints:
     return np.asarray(by_system[structures.offsets[:-1]])
 
 
-def surroundings(structures: Structures, atoms: Ints) -> Floats:
-    """(systems, numbers) Å: sorted distances from one atom of each structure to its nearest neighbours by element.
+def surroundings(structures: Structures, atoms: Ints, elements: Ints) -> Floats:
+    """(chosen atoms, numbers) Å: sorted distances from some atoms to their nearest neighbours of every element.
 
     Args:
         structures: any.
-        atoms: (systems,) the atom of each, as a number among all atoms.
+        atoms: (chosen atoms,) as numbers among all atoms.
+        elements: (elements,) atomic numbers, ascending; all that occur, or more.
     """
     store = GraphStore(structures, REACH)
-    elements = np.array(structures.elements)
-    distances = np.full((len(structures), len(elements), NEAREST), REACH)
-    asked = np.zeros(len(structures.species), dtype=bool)
-    asked[atoms] = True
+    distances = np.full((len(atoms), len(elements), NEAREST), REACH)
+    place = np.full(len(structures.species), -1)
+    place[atoms] = np.arange(len(atoms))
     for (centre, neighbour), vectors in store.pairs():
-        near = asked[centre]
-        row = structures.system[centre[near]]
+        near = place[centre] >= 0
+        row = place[centre[near]]
         column = np.searchsorted(elements, structures.species[neighbour[near]])
         length = np.linalg.norm(vectors[near], axis=1)
         order = np.lexsort((length, column, row))
         row, column, length = row[order], column[order], length[order]
-        group = row * len(elements) + column
-        first = np.r_[0, np.flatnonzero(np.diff(group)) + 1] if len(group) else np.zeros(0, dtype=np.int64)
-        place = np.arange(len(group)) - np.repeat(first, np.diff(np.r_[first, len(group)]))
-        kept = place < NEAREST
-        distances[row[kept], column[kept], place[kept]] = length[kept]
-    return distances.reshape(len(structures), -1)
+        _, first, counts = np.unique(row * len(elements) + column, return_index=True, return_counts=True)
+        order_within = np.arange(len(row)) - np.repeat(first, counts)
+        kept = order_within < NEAREST
+        distances[row[kept], column[kept], order_within[kept]] = length[kept]
+    return distances.reshape(len(atoms), -1)
 
 
 def closest(structures: Structures) -> Floats:

@@ -28,8 +28,8 @@ def rank(
     output
         What is chosen, extended XYZ, with spread (eV/Å) and number in the file of each.
     apart
-        Root mean square difference, Å, of the distances around the most uncertain atom below which two structures
-        count as alike; 0 takes all.
+        A structure is left out if the distances around its most uncertain atom are, by this many Å in the root mean
+        square, those around an atom of a chosen structure; 0 takes all.
     contact
         Leave out structures with a distance shorter than this times the sum of the two covalent radii.
     """

@@ -31,7 +31,7 @@ def write_ensemble(
         valid: held-out structures that the spread is calibrated on.
         say: told what was found.
     """
-    snapshots = [weights for file in members for weights in _snapshots(checkpoints, file.stem)]
+    snapshots = [weights for file in members for weights in snapshots_of(checkpoints, file.stem)]
     seeds = [load_model(file).potential.state_dict() for file in members[1:]]
     if not snapshots and not seeds:
         return
@@ -56,7 +56,8 @@ def write_ensemble(
         )
 
 
-def _snapshots(checkpoints: Path, stage: str) -> list[dict[str, Tensor]]:
+def snapshots_of(checkpoints: Path, stage: str) -> list[dict[str, Tensor]]:
+    """Weights that a stage kept on the way; none if it kept none."""
     file = _file(checkpoints, stage)
     if not file.is_file():
         return []
