@@ -1,6 +1,6 @@
 """Weights tested while they are trained, so that of those that live the most accurate are kept.
 
-Training knows nothing of the reliability tests: it is handed :func:`tested`.
+Training knows nothing of the reliability tests: it is handed :func:`judge`.
 """
 
 from torch import nn
@@ -13,7 +13,7 @@ from phystrain.train.material import Labelled
 from phystrain.verdict import smallest
 
 
-def tested(potential: nn.Module, gate: Gate, labelled: Labelled, config: RunConfig) -> dict[str, float]:
+def judge(potential: nn.Module, gate: Gate, labelled: Labelled, config: RunConfig) -> dict[str, float]:
     """Put weights to the tests of a gate, on validation structures and at the temperatures of the run.
 
     The test structures are not looked at: they would no longer be unseen if weights were chosen by them.

@@ -16,7 +16,7 @@ from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.fitting import FAMILIES
-from phystrain.gate import tested
+from phystrain.gate import judge
 from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, withdraw
@@ -112,7 +112,7 @@ def _trained_and_tested(
     config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
 ) -> tuple[Variant | None, Structures]:
     """Results of a run, none in processes other than the first, and the structures it was trained on."""
-    job = Run(config, folder, base=base, restart=restart, say=say, gate=tested)
+    job = Run(config, folder, base=base, restart=restart, say=say, gate=judge)
     try:
         model = load_model(job.train())
     except Exception:

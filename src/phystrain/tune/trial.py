@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from phystrain.config import RunConfig, load
-from phystrain.gate import tested
+from phystrain.gate import judge
 from phystrain.train.log import Rows
 from phystrain.train.run import Run
 from phystrain.train.selection import Selection, level_of
@@ -69,7 +69,7 @@ class Trials:
                 report(number, figure(own[number], self._metric), int(own[number]["step"]) == last.steps)
 
         folder = self.folder(values)
-        job = Run(config, folder, base=self._run_file.parent, say=lambda _: None, watch=watch, gate=tested)
+        job = Run(config, folder, base=self._run_file.parent, say=lambda _: None, watch=watch, gate=judge)
         for stage in self._shared:
             _copy(self._folder / "shared" / f"{stage}.safetensors", folder / "model" / f"{stage}.safetensors")
         try:
