@@ -4,7 +4,7 @@ Usage: python benchmarks/uncertainty.py --work WORK [--output benchmarks/results
 
 Silica frames that ship with the package. Some framework topologies are kept out of training: frames of the others at
 later times are the first test, frames of the unseen ones the second. Four trainings from different starts, each with
-four snapshots; every training in turn is the model, with its own snapshots or with the other trainings as company.
+eight snapshots; every training in turn is the model, with its own snapshots or with the other trainings as company.
 Calibrated on validation frames of the seen topologies. Then dynamics, with the limit that ``auto`` stands for.
 """
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ UNSEEN = ("afi", "jry", "jsn")
 """Topologies that training does not see."""
 
 LARGEST = 72  # atoms: the run is to take minutes
-MEMBERS, SNAPSHOTS = 4, 4
+MEMBERS, SNAPSHOTS = 4, 8
 STEPS = 400
 TEMPERATURES = (300.0, 1000.0, 2000.0)
 PICOSECONDS = 0.5
@@ -86,23 +87,37 @@ def ensembles(run: Path) -> dict[str, list[Ensemble]]:
     ]
     others = [[other for other in models if other is not model] for model in models]
     return {
-        "snapshots": [Ensemble((m, *own), "snapshots") for m, own in zip(models, kept, strict=True)],
-        "seeds": [Ensemble((m, *rest), "seeds") for m, rest in zip(models, others, strict=True)],
-        "two seeds": [Ensemble((m, rest[0]), "seeds") for m, rest in zip(models, others, strict=True)],
+        "8 snapshots": [Ensemble((m, *own), "snapshots") for m, own in zip(models, kept, strict=True)],
+        "4 snapshots": [Ensemble((m, *own[1::2]), "snapshots") for m, own in zip(models, kept, strict=True)],
+        "4 seeds": [Ensemble((m, *rest), "seeds") for m, rest in zip(models, others, strict=True)],
+        "2 seeds": [Ensemble((m, rest[0]), "seeds") for m, rest in zip(models, others, strict=True)],
     }
 
 
-def judged(plain: list[Ensemble], data: dict[str, Structures]) -> tuple[list[Ensemble], dict[str, object]]:
+def judged(plain: list[Ensemble], data: dict[str, Structures]) -> tuple[list[Ensemble], dict[str, Any]]:
     """Calibrated on validation frames; figures on the others, mean and standard deviation over the models."""
     calibrated = [Ensemble(e.members, e.source, calibrate(e.observe(data["valid"]))) for e in plain]
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "scale": _mean([e.scale for e in calibrated]),
         "limit, eV/Å": _mean([e.calibration.limit for e in calibrated if e.calibration]),
     }
     for part in ("seen", "unseen"):
-        each = [quality(e.observe(data[part])) for e in calibrated]
+        observed = [e.observe(data[part]) for e in calibrated]
+        each = [quality(one) for one in observed]
         found[part] = {name: _mean([one[name] for one in each]) for name in each[0]}
+        likely = [
+            quality(o._replace(spread=o.spread * _likely(e, data["valid"])))
+            for o, e in zip(observed, calibrated, strict=True)
+        ]
+        found[part] |= {"miscalibration area by likelihood": _mean([one["miscalibration area"] for one in likely])}
     return calibrated, found
+
+
+def _likely(calibrated: Ensemble, valid: Structures) -> float:
+    """By what the scaled spread would be multiplied to have the scale of maximum likelihood."""
+    observed = calibrated.observe(valid).known()
+    freedom = 3 * (len(calibrated.members) - 1)
+    return float(np.sqrt((freedom - 2) / freedom * np.mean((observed.error / observed.spread[:, None]) ** 2)))
 
 
 def dynamics(ensemble: Ensemble, start: Structures) -> dict[str, object]:
@@ -159,7 +174,9 @@ def main() -> None:
     start = data["seen"].select(np.argsort(data["seen"].sizes, kind="stable")[:2])
     for name, plain in ensembles(run).items():
         calibrated, found = judged(plain, data)
-        content[name] = found | ({"dynamics": dynamics(calibrated[0], start)} if name != "two seeds" else {})
+        content[name] = found | (
+            {"dynamics": dynamics(calibrated[0], start)} if name in ("8 snapshots", "4 seeds") else {}
+        )
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     print(text)
     if options.output:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
-from phystrain.calibration import MARGIN, Observed, calibrate, quality
+from phystrain.calibration import MARGIN, ONE_SIGMA, Observed, calibrate, quality
 from phystrain.errors import UserError
 
 
@@ -13,13 +14,15 @@ def drawn(members: int, scale: float, atoms: int = 40_000) -> Observed:
     width = np.exp(random.normal(size=atoms))[:, None]
     forces = width * random.normal(size=(members, atoms, 3))
     spread = np.sqrt(forces.var(axis=0, ddof=1).mean(axis=1))
-    return Observed(spread, scale * width * random.normal(size=(atoms, 3)), 10, members)
+    return Observed(spread, scale * width * random.normal(size=(atoms, 3)), 10)
 
 
 @pytest.mark.parametrize(("members", "scale"), [(3, 0.5), (4, 3.0), (12, 3.0)])
 def test_a_known_scale_is_recovered(members, scale):
     found = calibrate(drawn(members, scale))
-    assert found.scale == pytest.approx(scale, rel=0.04)
+    few = student.ppf((1 + ONE_SIGMA) / 2, df=3 * (members - 1))  # few members do not know their own width
+    assert found.scale == pytest.approx(scale * few, rel=0.03)
+    assert few == pytest.approx(1, abs=0.1)
     assert found.limit == pytest.approx(MARGIN * found.scale * drawn(members, scale).spread.max())
     assert (found.structures, found.atoms) == (10, 40_000)
 

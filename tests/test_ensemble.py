@@ -73,7 +73,7 @@ def test_file_holds_what_differs_and_comes_back(tmp_path):
         torch.testing.assert_close(member.state_dict(), other)
     assert not any(member.training for member in found.members)
     file_beside(file).unlink()
-    with pytest.raises(UserError, match="set snapshots: 4 or members: 4"):
+    with pytest.raises(UserError, match="set snapshots: 8 or members: 4"):
         load_ensemble(load_model(file))  # the model itself loads all the same
 
 

@@ -74,7 +74,7 @@ class Ensemble:
     def observe(self, labelled: Structures) -> Observed:
         """Spread, scaled if calibrated, and error of the model on every atom of labelled structures."""
         forces, spread = self.predict(labelled)
-        return Observed(spread, forces - labelled.forces, len(labelled), len(self.members))
+        return Observed(spread, forces - labelled.forces, len(labelled))
 
 
 def spread_of(forces: Float[Tensor, "members atoms 3"]) -> Float[Tensor, " atoms"]:
@@ -130,7 +130,7 @@ def load_ensemble(model: SavedModel) -> Ensemble:
     file = file_beside(model.path)
     if not file.is_file():
         raise UserError(
-            f"{model.path} has no ensemble to take a spread from: set snapshots: 4 or members: 4 in the last stage of "
+            f"{model.path} has no ensemble to take a spread from: set snapshots: 8 or members: 4 in the last stage of "
             f"the run file, and train"
         )
     tensors, header = read_state(file)

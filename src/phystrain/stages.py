@@ -40,6 +40,10 @@ FIGURES = ("loss", *(f"{label}_{error}" for label in ("energy", "forces", "stres
 """What is measured at a validation; see :func:`phystrain.train.validation.validate`."""
 
 
+SNAPSHOTS_FROM = (0.3, 0.7)
+"""Part of a stage from which weights are kept: late enough to be good, while the learning rate still moves them."""
+
+
 class Section(BaseModel):
     """Base of every part of the run file: unknown fields are refused."""
 
@@ -238,7 +242,10 @@ class Stage(Section):
         None, description="test the weights in dynamics on the way; select: best then takes those that live first"
     )
     snapshots: int = Field(
-        0, ge=0, le=32, description="weights kept from the last half of the stage: their spread tells the uncertainty"
+        0,
+        ge=0,
+        le=32,
+        description="weights kept from the middle of the stage, whose spread tells the uncertainty; 8 are good",
     )
 
     @model_validator(mode="after")
@@ -256,8 +263,9 @@ class Stage(Section):
             raise ValueError(f"{field} refers to the weights that the stage starts from: give init_from too")
         if self.confine is not None and self.prior is None:
             raise ValueError("confine leaves nothing outside the labels but a prior: give prior too")
-        if self.steps is not None and 2 * self.snapshots > self.steps:
-            raise ValueError(f"snapshots: {self.snapshots} do not fit into the last half of {self.steps} steps")
+        first, last = SNAPSHOTS_FROM
+        if self.steps is not None and self.snapshots > (last - first) * self.steps:
+            raise ValueError(f"snapshots: {self.snapshots} are too many for {self.steps} steps: lower it")
         _auto_has_a_measure(self)
         _guide_is_used(self)
         return self

@@ -16,7 +16,7 @@ from phystrain.errors import UserError
 from phystrain.labels import Batch
 from phystrain.progress import bar
 from phystrain.saving import read_state, write_state
-from phystrain.stages import RUNNING, guided
+from phystrain.stages import RUNNING, SNAPSHOTS_FROM, guided
 from phystrain.train.guide import running_guide
 from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
@@ -58,7 +58,7 @@ class Training:
     Attributes:
         steps: how many there will be.
         step: how many have been made.
-        snapshots: weights kept on the way, of stages that keep some.
+        snapshots: weights kept on the way, not averaged, of stages that keep some.
     """
 
     def __init__(
@@ -99,8 +99,9 @@ class Training:
         self._best = Selection()
         self._best_weights: dict[str, Tensor] = {}
         self.snapshots: list[dict[str, Tensor]] = []
-        # over the last half of the stage, the end itself left out: the weights handed on are near to it
-        self._snapshot_at = {self.steps - (n + 1) * self.steps // (2 * stage.snapshots) for n in range(stage.snapshots)}
+        first, last = SNAPSHOTS_FROM
+        apart = (last - first) / max(stage.snapshots, 1)
+        self._snapshot_at = {round(self.steps * (first + apart * (n + 0.5))) for n in range(stage.snapshots)}
         # the latest of each term since the last validation: a term may act on some steps only
         self._means: dict[str, Tensor] = {}
 
@@ -123,7 +124,7 @@ class Training:
                 self._means |= self._one_step()
                 self.step += 1
                 if self.step in self._snapshot_at:
-                    self.snapshots.append(self._current())
+                    self.snapshots.append({k: v.detach().clone() for k, v in self._potential.state_dict().items()})
                 display.advance(task)
                 if self.step % self._every == 0 or self.step == self.steps:
                     elapsed = self._seconds + time.monotonic() - started
