@@ -6,8 +6,8 @@ the three components together, so that it does not depend on the axes.
 The scale makes 68.3 % of the error components lie within one spread, as of a normal distribution: quantile scaling, as
 conformal prediction does it for interatomic potentials (Hu et al. 2022, doi:10.1088/2632-2153/aca7b1). That of maximum
 likelihood (Musil et al. 2019, doi:10.1021/acs.jctc.8b00959) follows the few atoms whose spread is far too small, and
-was two to three times as far off on held-out errors (``benchmarks/uncertainty.py``). The area of miscalibration is that of Tran et al.
-2020 (doi:10.1088/2632-2153/ab7e1a).
+was two to three times as far off on held-out errors (``benchmarks/uncertainty.py``). The area of miscalibration is
+that of Tran et al. 2020 (doi:10.1088/2632-2153/ab7e1a).
 """
 
 import math
