@@ -4,17 +4,16 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from phystrain import registry
 from phystrain.data.read import LabelKeys
 from phystrain.errors import UserError
 from phystrain.explain import explain
 from phystrain.files import relative_to, write_text
-from phystrain.reliability import ReliabilityTest
 from phystrain.stages import (
     FIGURES,
     RUNNING,
@@ -22,6 +21,7 @@ from phystrain.stages import (
     Balance,
     Confine,
     EarlyStopping,
+    Gate,
     Optimiser,
     Replay,
     Section,
@@ -29,10 +29,10 @@ from phystrain.stages import (
     Stage,
     StageData,
     StayNear,
+    Tests,
     Unlabelled,
     Window,
     guided,
-    named,
     require_noise_head,
 )
 from phystrain.tune.space import Search
@@ -43,6 +43,7 @@ __all__ = [
     "Confine",
     "DataConfig",
     "EarlyStopping",
+    "Gate",
     "Optimiser",
     "Reliability",
     "Replay",
@@ -57,12 +58,6 @@ __all__ = [
     "load",
     "save",
 ]
-
-
-if TYPE_CHECKING:
-    Tests = dict[str, ReliabilityTest]
-else:  # a union over all plug-ins: made when this module is imported, which a type checker does not see
-    Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(named)]
 
 
 class DataConfig(Section):
@@ -189,11 +184,10 @@ class RunConfig(Section):
 
 
 def _members_teach(stages: list[Stage]) -> None:
-    """Refuse several networks where one is wanted."""
-    if stages[-1].members > 1:
-        raise ValueError(
-            f"stages.{stages[-1].name}.members: the run is for one network; several can teach it, in a stage before"
-        )
+    """Refuse several networks where one is wanted, and snapshots that nobody would look at."""
+    for stage in stages[:-1]:
+        if stage.snapshots:
+            raise ValueError(f"stages.{stage.name}.snapshots: they tell the spread of the last stage: set them there")
     several = {stage.name for stage in stages if stage.members > 1}
     for stage in stages:
         for field, source in (("init_from", stage.init_from), ("prior", stage.prior)):

@@ -11,6 +11,7 @@ step, next to the thermostat.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -32,6 +33,7 @@ from phystrain.streams import Streams
 from phystrain.trajectory import Settings, Trajectory, joined
 from phystrain.units import BOLTZMANN, GPA, VELOCITY
 from phystrain.verlet_list import VerletList
+from phystrain.watch import Spread, Watch
 
 __all__ = ["Settings", "Trajectory", "placement", "replicate", "simulate"]
 
@@ -54,6 +56,7 @@ def simulate(
     velocities: Floats | None = None,
     keys: Sequence[int] | None = None,
     description: str | None = None,
+    spread: Spread | None = None,
 ) -> Trajectory:
     """Run molecular dynamics of all structures side by side.
 
@@ -69,10 +72,11 @@ def simulate(
         velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
         keys: (systems,) random stream of each structure; its number if not given.
         description: shown beside a progress bar; no bar if not given.
+        spread: what the guard of that name looks at; see :meth:`phystrain.ensemble.Ensemble.spread`.
 
     Raises:
-        UserError: a starting position is not finite, an element is unknown to the potential, or cells are to change
-            of structures that have none.
+        UserError: a starting position is not finite, an element is unknown to the potential, cells are to change of
+            structures that have none, or the guard of the spread has nothing to look at.
         ValueError: final temperatures or a barostat without a thermostat, or frames of changing cells.
     """
     if settings.ensemble == "nve" and (final_temperatures is not None or settings.barostat is not None):
@@ -81,6 +85,8 @@ def simulate(
         raise ValueError("frames hold positions only: leave frame_interval out beside a barostat")
     if settings.barostat is not None and not structures.pbc.all():
         raise UserError("pressure needs structures that are periodic in all three directions")
+    if spread is None and settings.guards.spread is not None:
+        raise UserError("guards.spread needs an ensemble, which is used by 'phystrain md --spread': leave it out here")
     if not np.isfinite(structures.positions).all():
         raise UserError("a starting structure has a position that is not finite: leave it out")
     settings = settings.model_copy(update={"timestep": settings.step_of(structures.species)})
@@ -104,6 +110,7 @@ def simulate(
                 step_of[group],
                 None if velocities is None else velocities[ragged(structures.offsets, group)],
                 key[group],
+                spread,
             )
             if run.is_worth_compiling():
                 display.update(task, note="compiling the network")
@@ -137,8 +144,10 @@ class _Run:
         timesteps: Floats,
         velocities: Floats | None,
         keys: npt.NDArray[np.int64],
+        spread: Spread | None,
     ) -> None:
         self.recorder = Recorder(structures, settings, temperatures, timesteps)
+        self.watch = None if spread is None else Watch(spread, settings.guards, len(structures))
         self.potential, self.settings = cast(Potential, potential), settings
         device, dtype = placement(potential)
         self.numbers = torch.arange(len(structures), device=device)
@@ -272,7 +281,11 @@ class _Run:
         self.energy, self.forces = predicted.energy, predicted.forces.to(torch.float64)
         if predicted.stress is not None:
             self.virial = static_pressure(predicted.stress)
-        self._remove(guards.not_finite(self.energy, self.forces, self.system), step)
+        failures = guards.not_finite(self.energy, self.forces, self.system)
+        if self.watch is not None:
+            numbers = self.numbers.cpu().numpy()
+            failures = self.watch.look(graph, numbers, step, step * self.settings.step / 1000) | failures
+        self._remove(failures, step)
 
     def _moduli(self, structures: Structures) -> Float[Tensor, " systems"]:
         """eV/Å³, on which the barostat bases the speed of the volume; zero without one."""
@@ -349,7 +362,10 @@ class _Run:
         """What happened; to be called at the end."""
         if self.running:
             self._end(torch.ones_like(self.places, dtype=torch.bool), torch.ones_like(self.numbers, dtype=torch.bool))
-        return self.recorder.trajectory()
+        trajectory = self.recorder.trajectory()
+        if self.watch is None:
+            return trajectory
+        return replace(trajectory, spread=self.watch.largest, warnings=tuple(self.watch.warnings))
 
 
 def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[np.int64]]:

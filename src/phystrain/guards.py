@@ -22,7 +22,8 @@ BOND_FACTOR = 1.2
 class Guards(BaseModel):
     """When to stop a structure. Each is checked on every structure by itself.
 
-    Non-finite energies and forces always stop it. All are checked at every step, the temperature jump between records.
+    Non-finite energies and forces always stop it. All are checked at every step, the temperature jump between
+    records, the spread at an interval of its own, since it costs a pass through every model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +43,11 @@ class Guards(BaseModel):
     bond_stretch: float | None = Field(
         default=None, gt=0, description="Å by which a bond of the starting structure may change; for molecules"
     )
+    spread: float | None = Field(
+        default=None, gt=0, description="eV/Å by which models may disagree about a force; needs an ensemble"
+    )
+    spread_interval: int = Field(default=10, ge=1, description="steps between looks at the spread")
+    spread_stops: bool = Field(default=True, description="whether the spread stops a structure, or is only noted")
 
     def hottest(self, temperature: Float[Tensor, " systems"]) -> Float[Tensor, " systems"]:
         """(systems,) K above which a structure set to these temperatures counts as exploded."""
@@ -58,7 +64,7 @@ class Failure(NamedTuple):
     """Why a structure was stopped.
 
     Attributes:
-        reason: ``distance``, ``temperature``, ``bond``, ``volume`` or ``non-finite``.
+        reason: ``distance``, ``temperature``, ``bond``, ``volume``, ``non-finite`` or ``spread``.
         finding: for people, without the time.
     """
 
@@ -164,6 +170,20 @@ def changed_volumes(ratio: Float[Tensor, " systems"], smallest: float, largest: 
         number: Failure("volume", f"volume {ratio[number]:.2f} times that at the start")
         for number in torch.nonzero(wrong).squeeze(1).tolist()
     }
+
+
+def doubtful(
+    spread: Float[Tensor, " atoms"], system: Int[Tensor, " atoms"], species: Int[Tensor, " atoms"], limit: float
+) -> dict[int, Failure]:
+    """Structures with an atom whose force models disagree about by more than ``limit`` eV/Å, by their number."""
+    if not len(spread) or float(spread.max()) <= limit:
+        return {}
+    failures = {}
+    for number in torch.unique(system[~(spread <= limit)]).tolist():
+        worst = int(torch.where(system == number, spread, -1.0).argmax())
+        finding = f"spread of {spread[worst]:.2f} eV/Å of the force on {chemical_symbols[int(species[worst])]}"
+        failures[number] = Failure("spread", f"{finding} (limit {limit:.2f})")
+    return failures
 
 
 def closest_contacts(neighbours: VerletList, n_systems: int) -> Float[Tensor, " systems"]:

@@ -17,6 +17,7 @@ from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.fitting import FAMILIES
+from phystrain.gate import judge
 from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, require_temperature, withdraw
@@ -72,6 +73,9 @@ def run(
     require_device(config)
     require_held_out(config)
     require_temperature(config.reliability)
+    for stage in config.stages:
+        if stage.gate is not None:
+            require_temperature(config.reliability.model_copy(update={"tests": stage.gate.tests, "enabled": True}))
     variant, taught_by, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
     if variant is None:
         return []
@@ -99,7 +103,7 @@ def run(
 
 def without_physics(config: RunConfig) -> RunConfig | None:
     """The last stage from scratch, with the terms of its loss that have labels; ``None`` if that is all there is."""
-    last = config.stages[-1]
+    last = config.stages[-1].model_copy(update={"members": 1, "snapshots": 0})  # the spread is not compared
     plain = last.model_copy(
         update={
             "init_from": None,
@@ -109,6 +113,7 @@ def without_physics(config: RunConfig) -> RunConfig | None:
             "replay": None,
             "unlabelled": None,
             "guide": None,
+            "gate": None,
             "balance": Balance(),
             "objectives": {name: term for name, term in last.objectives.items() if term.validated},
         }
@@ -124,7 +129,7 @@ def _trained_and_tested(
     config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
 ) -> tuple[Variant | None, list[Variant], Structures]:
     """Results of a run (none in processes other than the first), those of its teachers, and its training structures."""
-    job = Run(config, folder, base=base, restart=restart, say=say)
+    job = Run(config, folder, base=base, restart=restart, say=say, gate=judge)
     try:
         model = load_model(job.train())
     except Exception:

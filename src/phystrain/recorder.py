@@ -94,7 +94,7 @@ class Recorder:
             reasons=tuple(self._reasons),
             sentences=tuple(self._sentences),
             times=np.arange(settings.n_steps // settings.record_interval + 1) * interval / 1000,
-            **self._records,
+            **self._records,  # type: ignore[arg-type]  # arrays all
             final=replace(unlabelled, positions=self._positions, cell=self._cell, info=info),
             velocities=self._velocities,
             frames=np.stack(self._padded_frames()) if self._frames else None,

@@ -11,6 +11,7 @@ from phystrain.fitting import FitSettings
 from phystrain.objectives import Objective
 from phystrain.potentials import PotentialConfig
 from phystrain.potentials.confined import Margins
+from phystrain.reliability import ReliabilityTest
 
 
 def named(settings: Any) -> Any:
@@ -27,14 +28,20 @@ if TYPE_CHECKING:
     AnyPotential = PotentialConfig
     AnyAugmentation = Augmentation
     Objectives = dict[str, Objective]
+    Tests = dict[str, ReliabilityTest]
 else:  # unions over all plug-ins: made when this module is imported, which a type checker does not see
     AnyPotential = registry.union("potentials")
     AnyAugmentation = registry.union("augment")
     Objectives = Annotated[dict[str, registry.union("objectives")], BeforeValidator(named)]
+    Tests = Annotated[dict[str, registry.union("reliability")], BeforeValidator(named)]
 
 
 FIGURES = ("loss", *(f"{label}_{error}" for label in ("energy", "forces", "stress") for error in ("mae", "rmse")))
 """What is measured at a validation; see :func:`phystrain.train.validation.validate`."""
+
+
+SNAPSHOTS_FROM = (0.3, 0.7)
+"""Part of a stage from which weights are kept: late enough to be good, while the learning rate still moves them."""
 
 
 class Section(BaseModel):
@@ -172,6 +179,21 @@ class EarlyStopping(Section):
     minimum_gain: float = Field(0.0, ge=0, description="relative gain that counts")
 
 
+class Gate(Section):
+    """Tests of the weights while they are trained: of those that live, the most accurate are kept."""
+
+    every: int = Field(10, ge=1, description="validations between tests; the last one is tested too")
+    tests: Tests = Field(
+        default={"dimers": {}, "survival": {"multiples": [2.0], "replicas": 4, "picoseconds": 0.5}},
+        validate_default=True,
+        min_length=1,
+        description="reliability tests by kind, kept short: each tells how well the weights do, from 0 to 1",
+    )
+    tolerance: float = Field(
+        0.05, gt=0, le=1, description="weights whose mean score differs by less count as equal; the error decides"
+    )
+
+
 class Stage(Section):
     """One training: what is trained, on what, with which loss, for how long; or one fit of a classical potential."""
 
@@ -184,7 +206,8 @@ class Stage(Section):
         1,
         ge=1,
         le=32,
-        description="networks trained alike from other random starts; as a teacher or a guide their mean speaks",
+        description="networks trained alike from other random starts; as a teacher or a guide their mean speaks, in "
+        "the last stage the first is the model and their spread its uncertainty",
     )
     init_from: str | None = Field(None, description="stage or model file whose weights are the start")
     keep_optimiser: bool = Field(False, description="go on with the optimiser's state of the stage of init_from")
@@ -215,6 +238,15 @@ class Stage(Section):
     metric: str = Field("loss", description=f"validation figure that selects the best weights: {', '.join(FIGURES)}")
     select: Literal["best", "last"] = Field("best", description="weights that the stage hands on")
     early_stopping: EarlyStopping | None = None
+    gate: Gate | None = Field(
+        None, description="test the weights in dynamics on the way; select: best then takes those that live first"
+    )
+    snapshots: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="weights kept from the middle of the stage, whose spread tells the uncertainty; 8 are good",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> "Stage":
@@ -231,6 +263,9 @@ class Stage(Section):
             raise ValueError(f"{field} refers to the weights that the stage starts from: give init_from too")
         if self.confine is not None and self.prior is None:
             raise ValueError("confine leaves nothing outside the labels but a prior: give prior too")
+        first, last = SNAPSHOTS_FROM
+        if self.steps is not None and self.snapshots > (last - first) * self.steps:
+            raise ValueError(f"snapshots: {self.snapshots} are too many for {self.steps} steps: lower it")
         _auto_has_a_measure(self)
         _guide_is_used(self)
         return self

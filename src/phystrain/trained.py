@@ -18,13 +18,16 @@ from ase.data import chemical_symbols
 from phystrain import config as run_file
 from phystrain.allocator import keep_memory
 from phystrain.beside import others
+from phystrain.calibration import LEAST_ATOMS, quality
 from phystrain.config import Reliability
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
+from phystrain.ensemble import Ensemble, load_ensemble
 from phystrain.errors import UserError
 from phystrain.examined import Examined, examined_calculator
+from phystrain.guards import Guards
 from phystrain.preflight import checked, require_apart, require_new, require_temperature
 from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit
@@ -55,6 +58,7 @@ def evaluate_model(
     *,
     output: Path | None = None,
     keys: Mapping[str, str | None] | None = None,
+    spread: bool = False,
     say: Say = print,
 ) -> Result:
     """Errors of a model on labelled structures.
@@ -64,18 +68,22 @@ def evaluate_model(
         data: labelled structures.
         output: folder for parity plots, page and figures.
         keys: names of the labels.
+        spread: tell too how well the spread of the ensemble beside the model tells the errors of forces.
         say: told what was found.
     """
     keep_memory()
     if output is not None:
         require_apart(output)
     model = load_model(path)
+    ensemble = load_ensemble(model) if spread else None
     found = read(data, keys=LabelKeys(**(keys or {})))
     say(found.summary())
     if not comparable(found.structures):
         raise UserError(f"{data} has neither energies nor forces: name them with --energy and --forces")
     subject = Subject(name_of(path), model.potential, model.statistics, test=found.structures)
     (result,) = audit(subject, {"errors": {}})
+    if ensemble is not None:
+        result = result.model_copy(update={"figures": result.figures | _spread_figures(ensemble, found.structures)})
     _say_figures(result, say)
     if output is not None:
         variant = Variant(name_of(path), results=[result])
@@ -221,6 +229,9 @@ def run_md(
     output: Path = Path("trajectory.xyz"),
     every: int = 100,
     seed: int = 0,
+    spread: str | None = None,
+    spread_interval: int = 10,
+    spread_stops: bool = True,
     say: Say = print,
 ) -> None:
     """Molecular dynamics with guards; writes frames and, apart from them, the frames that failed.
@@ -235,6 +246,10 @@ def run_md(
         output: file for the frames.
         every: steps between frames.
         seed: of velocities and thermostat.
+        spread: eV/Å by which the models of the ensemble beside the model may disagree about a force, or ``auto`` for
+            a limit from the held-out structures of the training.
+        spread_interval: steps between looks at it.
+        spread_stops: whether a run ends there, or it is only said.
         say: told what became of each run.
     """
     keep_memory()
@@ -250,10 +265,21 @@ def run_md(
         "frame_interval": every,
         "seed": seed,
     }
-    settings = checked(Settings, "md", given)
     model = load_model(path)
+    committee = None
+    if spread is not None:
+        committee = load_ensemble(model)
+        limits = {
+            "spread": _limit(committee, spread),
+            "spread_interval": spread_interval,
+            "spread_stops": spread_stops,
+        }
+        given["guards"] = checked(Guards, "md", limits)
+        say(f"spread of {len(committee.members)} models, limit {limits['spread']:.3g} eV/Å")
+    settings = checked(Settings, "md", given)
     structures = replicate(read(start).structures, replicas)
-    trajectory = simulate(model.potential, structures, settings, description="dynamics")
+    look = None if committee is None else committee.spread
+    trajectory = simulate(model.potential, structures, settings, description="dynamics", spread=look)
     write(_recorded(trajectory, structures, every), output)
     failed = output.with_name(f"{output.stem.removesuffix('.xyz')}-failed.xyz")
     if not trajectory.survived.all():
@@ -261,8 +287,40 @@ def run_md(
     for number, survived in enumerate(trajectory.survived.tolist()):
         reached = trajectory.picoseconds[number]
         fate = f"survived {reached:g} ps" if survived else f"stopped at {reached:g} ps: {trajectory.sentences[number]}"
+        if trajectory.spread is not None:
+            fate += f"; largest spread {trajectory.spread[number]:.2f} eV/Å"
+            if survived and trajectory.warnings[number]:
+                fate += f", beyond the limit first by a {trajectory.warnings[number]}"
         say(f"run {number}: {fate}")
     say(f"frames {output}" + ("" if trajectory.survived.all() else f"; failing frames {failed}"))
+
+
+def _limit(ensemble: Ensemble, given: str) -> float:
+    """eV/Å that a setting of the spread stands for."""
+    if given == "auto":
+        if ensemble.calibration is None:
+            raise UserError("the spread of this model was not calibrated: give --spread a number, in eV/Å")
+        return ensemble.calibration.limit
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = float("nan")
+    if not limit > 0:
+        raise UserError(f"--spread should be auto or a positive number of eV/Å, got {given!r}")
+    return limit
+
+
+def _spread_figures(ensemble: Ensemble, labelled: Structures) -> dict[str, float | int | str | None]:
+    """How well the spread tells the errors of forces."""
+    observed = ensemble.observe(labelled)
+    if len(observed.known().spread) < LEAST_ATOMS:
+        raise UserError("too few atoms with forces to compare the spread with: name them with --forces")
+    figures: dict[str, float | int | str | None] = {
+        "spread, models": len(ensemble.members),
+        "spread, from": ensemble.source,
+        "spread, calibrated": "no" if ensemble.calibration is None else "yes",
+    }
+    return figures | {f"spread, {name}": value for name, value in quality(observed).items()}
 
 
 def _recorded(trajectory: Trajectory, start: Structures, every: int) -> Structures:

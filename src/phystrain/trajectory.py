@@ -60,8 +60,8 @@ class Trajectory:
         temperatures: (systems,) K, of the thermostat at the start.
         timesteps: (systems,) fs.
         steps: (systems,) step at which a guard stopped the structure, or the last one.
-        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``volume``, ``non-finite``, or ``None`` if it
-            survived.
+        reasons: by structure: ``distance``, ``temperature``, ``bond``, ``volume``, ``non-finite``, ``spread``, or
+            ``None`` if it survived.
         sentences: by structure: what was found and when; empty if it survived.
         times: (records,) ps, of structures that have the time step of the settings.
         potential, kinetic: (records, systems) eV; not a number after a structure has been stopped.
@@ -74,6 +74,8 @@ class Trajectory:
         seconds: wall time.
         pressure: (records, systems) GPa, the kinetic part included; ``None`` without a barostat.
         volume: (records, systems) Å³; ``None`` without a barostat.
+        spread: (systems,) eV/Å, largest spread of an atom's force between models; ``None`` if nobody looked.
+        warnings: by structure: where the spread first went beyond its limit; empty if it did not.
     """
 
     settings: Settings
@@ -93,6 +95,8 @@ class Trajectory:
     seconds: float
     pressure: Floats | None = None
     volume: Floats | None = None
+    spread: Floats | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def survived(self) -> npt.NDArray[np.bool_]:
@@ -117,6 +121,7 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
         for name in (*("potential", "kinetic", "temperature", "contact"), *_of_cells(parts))
     }
     frames = [part.frames for part in parts if part.frames is not None]
+    spreads = [part.spread for part in parts if part.spread is not None]
     return Trajectory(
         settings=parts[0].settings,
         temperatures=np.concatenate([part.temperatures for part in parts]),
@@ -130,6 +135,8 @@ def joined(parts: Sequence[Trajectory]) -> Trajectory:
         velocities=np.concatenate([part.velocities for part in parts]),
         frames=np.concatenate(frames, axis=1) if frames else None,
         seconds=sum(part.seconds for part in parts),
+        spread=np.concatenate(spreads) if spreads else None,
+        warnings=sum((part.warnings for part in parts), ()),
     )
 
 

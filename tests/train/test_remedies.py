@@ -352,7 +352,7 @@ def test_members_differ_and_teach_by_their_mean(settings, tmp_path):
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ({"first": {}, "last": {"members": 2}}, "the run is for one network"),
+        ({"first": {"snapshots": 1, "steps": 9}, "last": {}}, "first.snapshots: they tell the spread of the last"),
         ({"first": {"members": 2}, "last": {"init_from": "first"}}, "several members"),
         ({"first": {"members": 2}, "last": {"prior": "first"}}, "several members"),
     ],

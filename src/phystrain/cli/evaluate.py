@@ -14,6 +14,7 @@ def evaluate(
     energy: Keys = None,
     forces: Keys = None,
     stress: Keys = None,
+    spread: bool = False,
 ) -> None:
     """Errors of a model on labelled structures: in all, per element and per group, with parity plots.
 
@@ -25,8 +26,11 @@ def evaluate(
         Labelled structures.
     output
         Folder for parity plots and figures; none are written if not given.
+    spread
+        Tell too how well the spread of models trained alike tells the errors; for models trained with snapshots or
+        members.
     """
     from phystrain.trained import evaluate_model
 
     keys = {"energy": energy, "forces": forces, "stress": stress}
-    evaluate_model(model, data, output=output, keys=keys, say=say)
+    evaluate_model(model, data, output=output, keys=keys, spread=spread, say=say)

@@ -18,6 +18,9 @@ def md(
     output: Path = Path("trajectory.xyz"),
     every: int = 100,
     seed: int = 0,
+    spread: str | None = None,
+    spread_interval: int = 10,
+    spread_stops: bool = True,
 ) -> None:
     """Molecular dynamics with guards that stop what becomes unphysical, name the reason and keep the frame.
 
@@ -39,6 +42,13 @@ def md(
         Frames, extended XYZ; failing frames go to OUTPUT with '-failed' in its name.
     every
         Steps between frames.
+    spread
+        Stop where models trained alike disagree about a force by more than this, eV/Å; auto for a limit from held-out
+        structures. For models trained with snapshots or members.
+    spread_interval
+        Steps between looks at the spread.
+    spread_stops
+        Whether it stops a run or is only told.
     """
     from phystrain.trained import run_md
 
@@ -53,5 +63,8 @@ def md(
         output=output,
         every=every,
         seed=seed,
+        spread=spread,
+        spread_interval=spread_interval,
+        spread_stops=spread_stops,
         say=say,
     )

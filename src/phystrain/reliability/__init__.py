@@ -104,6 +104,7 @@ class Result(BaseModel):
         grade: what the finding means for dynamics; ``None`` where nothing is judged.
         conditions: clauses for the verdict, such as ``O-O below 1.10 Å is unsupported``.
         kelvin: highest temperature at which this test found dynamics to be safe; 0 if none, ``None`` if it cannot say.
+        score: from 0 to 1, finer than ``passed``; weights are chosen by it in training; ``None`` if there is none.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -119,6 +120,7 @@ class Result(BaseModel):
     grade: Grade | None = None
     conditions: list[str] = []
     kelvin: float | None = None
+    score: float | None = None
 
 
 class ReliabilityTest(PluginConfig):

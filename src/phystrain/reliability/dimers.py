@@ -92,6 +92,7 @@ class Config(ReliabilityTest):
             # two atoms in vacuum are not the user's system: the compression test says what becomes of that
             grade="limited" if bad else "safe",
             conditions=conditions,
+            score=1 - len(bad) / max(len(findings), 1),
         )
 
     def _hole(self, curve: "DimerCurve") -> int | None:

@@ -118,6 +118,7 @@ class Config(ReliabilityTest):
             grade="safe" if not broken else "unsafe" if lost_there else "limited",
             conditions=[rung.clause for rung in broken[:1]],
             kelvin=highest,
+            score=min(1.0, float(run.picoseconds.mean()) / run.settings.picoseconds),
         )
 
     def _rung(self, run: Trajectory, kelvin: float, seed: int) -> "Rung":

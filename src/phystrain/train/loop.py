@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from phystrain.errors import UserError
 from phystrain.labels import Batch
 from phystrain.progress import bar
 from phystrain.saving import read_state, write_state
-from phystrain.stages import RUNNING, guided
+from phystrain.stages import RUNNING, SNAPSHOTS_FROM, guided
 from phystrain.train.guide import running_guide
 from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
 from phystrain.train.processes import global_sum, world_size
+from phystrain.train.selection import Selection, level_of
 from phystrain.train.sharpness import worst_nearby
 from phystrain.train.sources import Material
 from phystrain.train.step import TrainingStep
@@ -51,6 +52,13 @@ class Training:
         checkpoint_seconds: time between checkpoints.
         should_stop: asked after every step.
         on_best: given the weights at every best validation.
+        gate: given the weights, tests them in the first process and tells figures by name, ``gate`` among them: how
+            well they did, from 0 to 1. For stages with a gate.
+
+    Attributes:
+        steps: how many there will be.
+        step: how many have been made.
+        snapshots: weights kept on the way, not averaged, of stages that keep some.
     """
 
     def __init__(
@@ -65,7 +73,9 @@ class Training:
         checkpoint_seconds: float = 20.0,
         should_stop: Callable[[], bool] = lambda: False,
         on_best: Callable[[dict[str, Tensor]], None] = lambda _: None,
+        gate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     ) -> None:
+        self._gate = gate if stage.gate is not None else None
         self._stage, self._material, self._fabric = stage, material, fabric
         self._metrics, self._checkpoints = metrics, checkpoints
         self._checkpoint_seconds, self._should_stop, self._on_best = checkpoint_seconds, should_stop, on_best
@@ -86,8 +96,12 @@ class Training:
         self._rate = LearningRate(stage.optimiser, self.steps)
         self.step = 0
         self._seconds = 0.0
-        self._best = {"metric": math.inf, "step": -1, "waited": 0}
+        self._best = Selection()
         self._best_weights: dict[str, Tensor] = {}
+        self.snapshots: list[dict[str, Tensor]] = []
+        first, last = SNAPSHOTS_FROM
+        apart = (last - first) / max(stage.snapshots, 1)
+        self._snapshot_at = {round(self.steps * (first + apart * (n + 0.5))) for n in range(stage.snapshots)}
         # the latest of each term since the last validation: a term may act on some steps only
         self._means: dict[str, Tensor] = {}
 
@@ -109,6 +123,8 @@ class Training:
             while self.step < self.steps and not self._finished_early():
                 self._means |= self._one_step()
                 self.step += 1
+                if self.step in self._snapshot_at:
+                    self.snapshots.append({k: v.detach().clone() for k, v in self._potential.state_dict().items()})
                 display.advance(task)
                 if self.step % self._every == 0 or self.step == self.steps:
                     elapsed = self._seconds + time.monotonic() - started
@@ -208,24 +224,48 @@ class Training:
                     f"stage {stage.name}: metric {stage.metric!r} is not among the validation figures: "
                     f"{', '.join(figures)}"
                 )
-            self._judge(figures)
+            row |= self._judge(figures, potential)
         self._metrics.add(row)
         return "  ".join(f"{name.removeprefix('valid_')} {value:.4g}" for name, value in row.items() if "mae" in name)
 
-    def _judge(self, figures: dict[str, float]) -> None:
-        figure = figures[self._stage.metric]
+    def _judge(self, figures: dict[str, float], potential: nn.Module) -> dict[str, float]:
+        """Keep these weights if they are the best so far; figures of the gate, if it was their turn."""
+        figure, gate = figures[self._stage.metric], self._stage.gate
         stopping = self._stage.early_stopping
         self._rate.validated(figures["loss"])
-        needed = self._best["metric"] * (1 - (stopping.minimum_gain if stopping else 0.0))
-        self._best["waited"] = 0 if figure < needed else self._best["waited"] + 1
-        if figure < self._best["metric"]:
-            self._best.update(metric=figure, step=self.step)
+        self._best.note(figure, stopping.minimum_gain if stopping else 0.0)
+        found: dict[str, float] = {}
+        level = 0
+        if gate is not None:
+            last = self.step == self.steps or self._finished_early()
+            if self.step // self._every % gate.every and not last:
+                return {}  # only weights that have been tested can be the best
+            found = self._gated(potential)
+            level = level_of(found["gate"], gate.tolerance)
+        if self._best.takes(figure, self.step, level):
             self._best_weights = self._current()
             self._on_best(self._best_weights)
+        return found
+
+    def _gated(self, potential: nn.Module) -> dict[str, float]:
+        """What the gate says, the same in every process."""
+        assert self._gate is not None
+        found: dict[str, float] = {}
+        problem = ""
+        if self._fabric.is_global_zero:
+            try:
+                with torch.random.fork_rng():  # a test may draw; training goes on as if it had not
+                    found = dict(self._gate(potential))
+            except UserError as error:
+                problem = str(error)
+        found, problem = self._fabric.broadcast((found, problem))
+        if problem:
+            raise UserError(f"stage {self._stage.name}, gate: {problem}")
+        return found
 
     def _finished_early(self) -> bool:
         stopping = self._stage.early_stopping
-        return stopping is not None and self._best["waited"] >= stopping.patience
+        return stopping is not None and self._best.waited >= stopping.patience
 
     def _save(self, seconds: float) -> None:
         """Write ``last``: everything that the next step depends on."""
@@ -235,19 +275,21 @@ class Training:
         if self._averaged is not None:
             tensors |= {f"average.{name}": tensor for name, tensor in self._averaged.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best_weights.items()}
+        for number, weights in enumerate(self.snapshots):
+            tensors |= {f"snapshot.{number}.{name}": tensor for name, tensor in weights.items()}
         state = self._optimiser.state_dict()["state"]
         tensors |= {f"optimiser.{i}.{name}": value for i, entry in state.items() for name, value in entry.items()}
         # Tensors that share memory cannot be stored under two names.
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         rate = {"plateau": self._rate.plateau, "best": _finite(self._rate.best), "waited": self._rate.waited}
-        best = self._best | {"metric": _finite(self._best["metric"])}
         header = {
             "type": "checkpoint",
             "stage": self._stage.name,
             "step": self.step,
             "seconds": seconds,
             "rate": rate,
-            "best": best,
+            "best": self._best.state(),
+            "snapshots": len(self.snapshots),
             "means": {name: float(mean) for name, mean in self._means.items()},
             "balance": self._loss.balancer.state,
             "parameters": optimiser_names(self._potential, self._optimiser),
@@ -277,10 +319,11 @@ class Training:
         self._best_weights = _part(tensors, "best.")
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": _moments(tensors)})
         self.step, self._seconds = header["step"], header["seconds"]
-        rate, best = header["rate"], header["best"]
+        rate = header["rate"]
         self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
         self._rate.best = math.inf if rate["best"] is None else rate["best"]
-        self._best = best | {"metric": math.inf if best["metric"] is None else best["metric"]}
+        self._best = Selection.of(header["best"])
+        self.snapshots = [_part(tensors, f"snapshot.{number}.") for number in range(header.get("snapshots", 0))]
         self._means = {name: torch.tensor(mean, dtype=torch.float64) for name, mean in header.get("means", {}).items()}
         self._loss.balancer.state = header.get("balance", {})
         self._metrics.cut(self._stage.name, self.step)

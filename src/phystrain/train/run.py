@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from phystrain.allocator import keep_memory
-from phystrain.config import RunConfig, Stage
+from phystrain.config import Gate, RunConfig, Stage
 from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
@@ -27,8 +27,9 @@ from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics, Rows
 from phystrain.train.loop import Training
 from phystrain.train.made import Made
-from phystrain.train.material import counts, load_labelled, need_labels, require_labels
+from phystrain.train.material import Labelled, counts, load_labelled, need_labels, require_labels
 from phystrain.train.sources import Sources
+from phystrain.train.spread import keep_snapshots, write_ensemble
 from phystrain.train.start import align_reference, start
 
 POOR = 0.6
@@ -36,6 +37,9 @@ POOR = 0.6
 
 _APART = 1_000_003
 """Between the seeds of the members of a stage: far more than seeds of runs or streams of numbers are apart."""
+
+Gatekeeper = Callable[[nn.Module, Gate, Labelled, RunConfig], Mapping[str, float]]
+"""Tests weights with the tests of a gate, on the data and at the temperatures of a run."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,6 +54,7 @@ class Run:
         restart: forget what is in the folder.
         say: told what happens, line by line.
         watch: shown all rows of figures after every validation; what it raises ends the training.
+        gate: tests weights on the way, for stages with a gate; see :func:`phystrain.gate.judge`.
 
     Raises:
         UserError: a mistake in the data, an objective without its labels, or a folder that holds another run.
@@ -67,7 +72,11 @@ class Run:
         restart: bool = False,
         say: Callable[[str], None] = print,
         watch: Callable[[Rows], None] = lambda _: None,
+        gate: Gatekeeper | None = None,
     ) -> None:
+        if gate is None and any(stage.gate is not None for stage in config.stages):
+            raise ValueError("a stage has a gate: give Run what tests the weights, phystrain.gate.judge")
+        self._gate = gate
         self.config, self.folder, self.base = config, Path(folder), Path(base)
         keep_memory()
         devices = config.processes
@@ -120,7 +129,10 @@ class Run:
                         self._fit_in_one_process(stage, stage.fit)
                 self._fabric.barrier()
         if self._fabric.is_global_zero:
-            last = self._model_file(self.config.stages[-1].name)
+            stage = self.config.stages[-1]
+            last = self._model_file(stage.name)
+            files = [self._model_file(member.name) for member in stage.each]
+            write_ensemble(final, files, self.folder / "checkpoints", self.labelled.valid, self._log)
             write_with(final, lambda temporary: shutil.copyfile(last, temporary))
         self._fabric.barrier()
         return final
@@ -137,6 +149,8 @@ class Run:
         if stage.prior is not None:
             self._say_how_good(stage, stage.prior)
         train, valid = self._made.structures(stage)
+        if stage.gate is not None and valid is None:
+            raise UserError(f"stage {stage.name}: a gate chooses among validations: set data.valid_fraction above 0")
         need_labels(stage, stage.objectives, train, "those it is trained on")
         potential = potential.to(self._fabric.device)
         share = {"dtype": dtype, "rank": self._fabric.global_rank, "world_size": self._fabric.world_size}
@@ -161,6 +175,7 @@ class Run:
             checkpoint_seconds=config.checkpoint_seconds,
             should_stop=lambda: bool(stopped),
             on_best=lambda weights: self._save(stage, settings, weights, checkpoints / "best.safetensors"),
+            gate=self._gate_of(stage),
         )
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(
@@ -169,11 +184,19 @@ class Run:
         )
         with _noting_signals(stopped):
             weights = training.run()
+        if self.is_first:
+            keep_snapshots(checkpoints, stage.name, training.snapshots)
         self._save(stage, settings, weights, self._model_file(stage.name))
         if self.is_first:
             figures = {k.removeprefix("valid_"): v for k, v in self._metrics.rows[-1].items() if "mae" in k}
             errors = ", ".join(f"{name} {float(value):.3g}" for name, value in figures.items())
             self._log(f"stage {stage.name}: done{', validation ' + errors if errors else ''}")
+
+    def _gate_of(self, stage: Stage) -> Callable[[nn.Module], Mapping[str, float]] | None:
+        if stage.gate is None or self._gate is None:
+            return None
+        tested, gate = self._gate, stage.gate
+        return lambda potential: tested(potential, gate, self.labelled, self.config)
 
     def _say_how_good(self, stage: Stage, prior: str) -> None:
         """Say what the prior leaves to learn, and warn of one that teaches more about itself than about the data."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 
 from phystrain.config import RunConfig, load
+from phystrain.gate import judge
 from phystrain.train.log import Rows
 from phystrain.train.run import Run
+from phystrain.train.selection import Selection, level_of
 from phystrain.tune.space import Dimension, Value
 
 
@@ -67,7 +69,7 @@ class Trials:
                 report(number, figure(own[number], self._metric), int(own[number]["step"]) == last.steps)
 
         folder = self.folder(values)
-        job = Run(config, folder, base=self._run_file.parent, say=lambda _: None, watch=watch)
+        job = Run(config, folder, base=self._run_file.parent, say=lambda _: None, watch=watch, gate=judge)
         for stage in self._shared:
             _copy(self._folder / "shared" / f"{stage}.safetensors", folder / "model" / f"{stage}.safetensors")
         try:
@@ -123,7 +125,11 @@ def judged(folder: Path, config: RunConfig, metric: str) -> float:
     rows = [row for row in Metrics(folder / "metrics.csv").rows if row["stage"] == stage.name]
     chosen = rows[-1]
     if stage.select == "best":
-        chosen = min(rows, key=lambda row: float(row[f"valid_{stage.metric}"]))
+        choice = Selection()
+        for number, row in enumerate(rows):
+            level = 0 if stage.gate is None else level_of(float(row.get("gate", -1)), stage.gate.tolerance)
+            if choice.takes(float(row[f"valid_{stage.metric}"]), number, level):
+                chosen = row
     return figure(chosen, metric)
 
 
