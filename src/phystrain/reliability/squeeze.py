@@ -166,8 +166,10 @@ def _pressures(train: Structures | None) -> float | None:
 
 
 def _peak(values: np.ndarray) -> float:
-    """Largest mean over a twentieth of a run: single records swing by GPa."""
+    """Largest mean over a twentieth of a run: single records swing by GPa. Zero for one that failed at once."""
     known = values[np.isfinite(values)]
+    if not len(known):
+        return 0.0
     width = max(1, len(known) // 20)
     return float(np.convolve(known, np.full(width, 1 / width), "valid").max())
 
