@@ -177,7 +177,7 @@ def _peak(values: np.ndarray) -> float:
 def _last(values: np.ndarray) -> float:
     """Mean of the last twentieth of a run, as far as it went."""
     known = values[np.isfinite(values)]
-    return float(known[-max(1, len(known) // 20) :].mean())
+    return float(known[-max(1, len(known) // 20) :].mean()) if len(known) else float("nan")
 
 
 def _curve(run: Trajectory, number: int, points: int = 100) -> Curve:
