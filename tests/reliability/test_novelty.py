@@ -10,7 +10,7 @@ from ase.build import bulk
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.novelty import Novelty
-from phystrain.reliability._solids import predicted
+from phystrain.reliability.errors import predict
 from phystrain.reliability.novelty import Config, errors_by_distance
 
 
@@ -71,7 +71,7 @@ def test_groups_and_rank_of_known_errors():
 def test_errors_grow_with_distance(argon_of, subject_of):
     """Labels by the right depth, predictions by a wrong one: errors are forces, which grow with the displacements."""
     train = rattled([0.05] * 10)
-    test = predicted(argon_of(0.0103), rattled(np.linspace(0.02, 0.3, 15), first=40))
+    test = predict(argon_of(0.0103), rattled(np.linspace(0.02, 0.3, 15), first=40))
     subject = subject_of(argon_of(0.02), train=train, test=test, start=None)
     assert Config().runs_unasked(subject)
     result = Config(bins=3)(subject)

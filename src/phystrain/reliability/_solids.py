@@ -1,46 +1,12 @@
-"""Predictions and relaxation of structures, for tests that run no dynamics."""
-
-import copy
-from typing import cast
+"""Crystals at rest, for tests that run no dynamics."""
 
 import numpy as np
 from ase.filters import FrechetCellFilter
 from ase.optimize import LBFGS
 from torch import nn
 
-from phystrain.data.graphs import GraphStore
-from phystrain.data.structures import Structures, ragged
-from phystrain.derive import Potential, evaluate, placement
+from phystrain.data.structures import Structures
 from phystrain.interfaces.ase import PhystrainCalculator
-
-
-def predicted(potential: nn.Module, structures: Structures, *, stress: bool = False, batch: int = 2000) -> Structures:
-    """The same structures with the potential's energies, forces and, if asked for, stresses as labels.
-
-    Args:
-        potential: a :class:`phystrain.derive.Potential`, on its device and in its precision.
-        structures: any; with ``stress`` periodic in three directions.
-        stress: predict it too.
-        batch: atoms evaluated at a time.
-    """
-    device, dtype = placement(potential)
-    model = cast(Potential, potential)
-    energy = np.empty(len(structures))
-    forces = np.empty_like(structures.positions)
-    stresses = np.full_like(structures.cell, np.nan)
-    group = (structures.offsets[1:] - 1) // batch
-    for indices in np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1):
-        if not len(indices):
-            continue
-        # lists are made batch by batch: those of all structures at once may not fit into memory
-        graph = GraphStore(structures.select(indices), model.cutoff).graph(np.arange(len(indices)), dtype).to(device)
-        found = evaluate(model, graph, ("energy", "forces", "stress") if stress else ("energy", "forces"))
-        assert found.energy is not None and found.forces is not None  # noqa: PT018
-        energy[indices] = found.energy.cpu().numpy()
-        forces[ragged(structures.offsets, indices)] = found.forces.cpu().numpy()
-        if found.stress is not None:
-            stresses[indices] = found.stress.cpu().numpy()
-    return structures.with_labels(energy, forces, stresses)
 
 
 def relaxed(potential: nn.Module, structures: Structures, number: int, force: float, steps: int) -> Structures | None:
@@ -65,11 +31,6 @@ def relaxed(potential: nn.Module, structures: Structures, number: int, force: fl
         return None
     atoms.calc = None
     return Structures.from_ase([atoms])
-
-
-def precise(potential: nn.Module) -> nn.Module:
-    """A copy in double precision, for differences of small numbers."""
-    return copy.deepcopy(potential).double()
 
 
 def smallest_crystal(*sources: Structures | None) -> Structures | None:

@@ -75,10 +75,13 @@ def predict(potential: nn.Module, structures: Structures, batch_atoms: int, *wan
     """
     device, dtype = placement(potential)
     model = cast(Potential, potential)
-    store = GraphStore(structures, max(model.cutoff, 0.1))
     group = (np.cumsum(structures.sizes) - 1) // batch_atoms
     batches = np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1)
-    found = [evaluate(model, store.graph(batch, dtype).to(device), ("energy", *want)) for batch in batches]
+    # lists are made batch by batch: those of all structures at once may not fit into memory
+    found = [
+        evaluate(model, store.graph(np.arange(len(store)), dtype).to(device), ("energy", *want))
+        for store in (GraphStore(structures.select(batch), max(model.cutoff, 0.1)) for batch in batches if len(batch))
+    ]
     parts = [
         [value.to(torch.float64).cpu().numpy() for value in column if value is not None]
         for column in zip(*found, strict=True)

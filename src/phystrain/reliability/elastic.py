@@ -17,7 +17,8 @@ from torch import nn
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._solids import precise, predicted, relaxed, smallest_crystal
+from phystrain.reliability._solids import relaxed, smallest_crystal
+from phystrain.reliability._static import in_double, predict
 from phystrain.units import GPA, full_to_voigt, voigt_to_full
 
 TITLE = "Elastic constants"
@@ -56,7 +57,7 @@ class Config(ReliabilityTest):
         if len(crystal.positions) > self.most_atoms:
             sentence = f"Not done: {name} has more than {self.most_atoms} atoms; give a smaller crystal, or most_atoms."
             return result.model_copy(update={"sentence": sentence})
-        potential = precise(subject.potential)
+        potential = in_double(subject.potential)
         rest = relaxed(potential, crystal, 0, self.force, self.steps)
         if rest is None:
             sentence = f"{name} does not come to rest in {self.steps} steps: it has no elastic constants."
@@ -128,7 +129,7 @@ class Config(ReliabilityTest):
             cell=copies.cell @ deformation,
             positions=np.einsum("ai,aij->aj", copies.positions, deformation[copies.system]),
         )
-        strained = predicted(potential, copies, stress=True, batch=self.batch_atoms)
+        strained = predict(potential, copies, self.batch_atoms, "forces", "stress")
         stress = full_to_voigt(strained.stress).reshape(6, 2, 6)
         clamped = ((stress[:, 0] - stress[:, 1]) / (2 * self.strain)).T
         forces = strained.forces.reshape(6, 2, -1)
@@ -150,7 +151,7 @@ class Config(ReliabilityTest):
         for sign, column in ((1.0, 0), (-1.0, 1)):
             moves[:, column] = sign * self.displacement * np.eye(3 * size).reshape(3 * size, size, 3)
         copies = replace(copies, positions=copies.positions + moves.reshape(-1, 3))
-        forces = predicted(potential, copies, batch=self.batch_atoms).forces.reshape(3 * size, 2, 3 * size)
+        forces = predict(potential, copies, self.batch_atoms, "forces").forces.reshape(3 * size, 2, 3 * size)
         matrix = (forces[:, 1] - forces[:, 0]) / (2 * self.displacement)
         return np.asarray((matrix + matrix.T) / 2)
 

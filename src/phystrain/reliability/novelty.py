@@ -17,9 +17,12 @@ from phystrain.errors import UserError
 from phystrain.novelty import Novelty
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import ComparedTest
-from phystrain.reliability._solids import predicted
+from phystrain.reliability._static import predict
 
 TITLE = "Distance from the training data"
+
+AT_ONCE = 2000
+"""Atoms predicted together."""
 
 
 class Config(ComparedTest):
@@ -162,7 +165,7 @@ class Grown(NamedTuple):
 
 def force_errors(subject: Subject, frames: Structures) -> Floats:
     """(systems,) eV/Å, root of the mean square error of the components of each structure's forces."""
-    ours = predicted(subject.potential, frames)
+    ours = predict(subject.potential, frames, AT_ONCE, "forces")
     squares = np.square(ours.forces - frames.forces).mean(axis=1)
     counted = np.isfinite(squares)
     sums = np.bincount(frames.system[counted], weights=squares[counted], minlength=len(frames))

@@ -23,7 +23,8 @@ from torch import nn
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._solids import precise, predicted, relaxed, smallest_crystal
+from phystrain.reliability._solids import relaxed, smallest_crystal
+from phystrain.reliability._static import in_double, predict
 from phystrain.units import BOLTZMANN
 
 TITLE = "Phonons"
@@ -83,7 +84,7 @@ class Config(ReliabilityTest):
         if len(crystal.positions) > self.most_atoms:
             sentence = f"Not done: {name} has more than {self.most_atoms} atoms; give a smaller crystal, or most_atoms."
             return result.model_copy(update={"sentence": sentence})
-        potential = precise(subject.potential)
+        potential = in_double(subject.potential)
         rest = relaxed(potential, crystal, 0, self.force, self.steps)
         if rest is None:
             sentence = f"{name} does not come to rest in {self.steps} steps: it has no phonons."
@@ -130,7 +131,7 @@ class Config(ReliabilityTest):
         structures = Structures.from_ase(
             [Atoms(cell.symbols, cell=cell.cell, scaled_positions=cell.scaled_positions, pbc=True) for cell in cells]
         )
-        forces = predicted(potential, structures, batch=self.batch_atoms).forces.reshape(len(cells), -1, 3)
+        forces = predict(potential, structures, self.batch_atoms, "forces").forces.reshape(len(cells), -1, 3)
         return forces - forces.mean(axis=1, keepdims=True)
 
     def _judged(self, phonon: Any, rest: Structures, name: str, count: int, subject: Subject, result: Result) -> Result:
