@@ -32,7 +32,7 @@ from phystrain.data.read import read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.files import write_text
-from phystrain.verdict import load_results
+from phystrain.verdict.audited import load_results
 
 RESULTS = Path(__file__).parent / "results" / "physics"
 TESTED = 56

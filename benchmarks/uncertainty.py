@@ -17,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from phystrain import config, datasets
-from phystrain.calibration import calibrate, quality
 from phystrain.data.read import read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.dynamics import Settings, simulate
-from phystrain.ensemble import Ensemble, with_weights
+from phystrain.dynamics.guards import Guards
 from phystrain.files import write_text
-from phystrain.guards import Guards
 from phystrain.saving import load_model
 from phystrain.train.run import Run
 from phystrain.train.spread import snapshots_of
+from phystrain.uncertainty.calibration import calibrate, quality
+from phystrain.uncertainty.ensemble import Ensemble, with_weights
 
 UNSEEN = ("afi", "jry", "jsn")
 """Topologies that training does not see."""

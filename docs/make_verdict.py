@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from phystrain import registry
-from phystrain.grade import OTHER, RULES
+from phystrain.verdict.grade import OTHER, RULES
 
 PAGE = Path(__file__).parent / "verdict.md"
 BEGIN, END = "<!-- tests: made by make_verdict.py -->", "<!-- end of tests -->"

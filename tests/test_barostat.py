@@ -5,14 +5,14 @@ import pytest
 import torch
 from ase import Atoms, units
 
-from phystrain.barostat import Barostat, bulk_moduli
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
+from phystrain.dynamics.barostat import Barostat, bulk_moduli
+from phystrain.dynamics.guards import Guards
+from phystrain.dynamics.verlet_list import VerletList
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.interfaces.ase import PhystrainCalculator
 from phystrain.units import BOLTZMANN, GPA
-from phystrain.verlet_list import VerletList
 
 FREE = Guards(contact=None, temperature_rise=None, temperature_jump=None)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from phystrain.calibration import MARGIN, ONE_SIGMA, Observed, calibrate, quality
 from phystrain.errors import UserError
+from phystrain.uncertainty.calibration import MARGIN, ONE_SIGMA, Observed, calibrate, quality
 
 
 def drawn(members: int, scale: float, atoms: int = 40_000) -> Observed:

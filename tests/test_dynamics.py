@@ -9,12 +9,12 @@ from torch import nn
 
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
+from phystrain.dynamics.guards import Guards
+from phystrain.dynamics.verlet_list import VerletList
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.interfaces.ase import PhystrainCalculator
 from phystrain.neighbours import neighbour_list
 from phystrain.units import BOLTZMANN, VELOCITY
-from phystrain.verlet_list import VerletList
 
 
 def nve(**fields: object) -> Settings:

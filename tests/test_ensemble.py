@@ -5,17 +5,17 @@ import pytest
 import torch
 from ase import Atoms
 
-from phystrain.calibration import Calibration
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, simulate
-from phystrain.ensemble import Ensemble, file_beside, load_ensemble, save_ensemble, spread_of
+from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.potentials import build
-from phystrain.ranking import closest, rank, surroundings, worst_atoms
 from phystrain.reliability.errors import predict
 from phystrain.saving import load_model, read_state, save_model
 from phystrain.statistics import Statistics
+from phystrain.uncertainty.calibration import Calibration
+from phystrain.uncertainty.ensemble import Ensemble, file_beside, load_ensemble, save_ensemble, spread_of
+from phystrain.uncertainty.ranking import closest, rank, surroundings, worst_atoms
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from phystrain import registry
-from phystrain.grade import GRADES, Verdict, grade_of, judge, kelvin_of
 from phystrain.reliability import Result
+from phystrain.verdict.grade import GRADES, Verdict, grade_of, judge, kelvin_of
 
 
 def result(test, passed=True, **fields):

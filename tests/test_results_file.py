@@ -6,8 +6,8 @@ import pytest
 
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, Result
-from phystrain.results_file import VERSION, ResultsFile
-from phystrain.verdict import load_results, store_results, variant_of
+from phystrain.verdict.audited import load_results, store_results, variant_of
+from phystrain.verdict.results_file import VERSION, ResultsFile
 
 CURVE = Curve(x=[0.0, float("nan"), 2.0, 3.0], y=[1.0, 2.0, float("nan"), None], x_label="x, Å", y_label="y, eV")
 FIGURES = {"drop, eV": float("inf"), "drift": float("nan"), "runs": 4, "why": "heat", "error, %": 2.5, "none": None}

@@ -10,8 +10,8 @@ from benchmarks.reproduce import experiment as experiments
 from benchmarks.reproduce.experiment import Experiment
 from benchmarks.reproduce.plots import draw
 from benchmarks.reproduce.results import Job, training_seconds
+from phystrain.dynamics.guards import Guards
 from phystrain.files import write_text
-from phystrain.guards import Guards
 from phystrain.reliability import ReliabilityTest
 
 COLUMNS = (

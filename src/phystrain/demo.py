@@ -25,7 +25,7 @@ from phystrain.files import write_text
 from phystrain.progress import bar
 from phystrain.report.comparison import Comparison, Variant, comparison_table, summary, with_material
 from phystrain.report.page import write_report
-from phystrain.verdict import load_results
+from phystrain.verdict.audited import load_results
 
 VARIANTS = ("labels only", "weak losses", "prior", "all physics")
 LABELS = 10

@@ -11,13 +11,11 @@ from typing import Any
 
 from phystrain import config as run_file
 from phystrain import registry
-from phystrain.beside import BASELINE, classical_stages, teachers
 from phystrain.config import Balance, RunConfig
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.fitting import FAMILIES
-from phystrain.gate import judge
 from phystrain.interfaces.lammps import write_lammps
 from phystrain.potentials._network import NetworkConfig
 from phystrain.preflight import require_device, require_held_out, require_sources, require_temperature, withdraw
@@ -30,7 +28,7 @@ from phystrain.report.parameters import write_parameters
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.run import Run
-from phystrain.verdict import (
+from phystrain.verdict.audited import (
     audit_saved,
     name_of,
     say_results,
@@ -39,6 +37,8 @@ from phystrain.verdict import (
     store_results,
     variant_of,
 )
+from phystrain.verdict.beside import BASELINE, classical_stages, teachers
+from phystrain.verdict.gate import judge
 
 Say = Callable[[str], None]
 

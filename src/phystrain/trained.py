@@ -17,17 +17,13 @@ from ase.data import chemical_symbols
 
 from phystrain import config as run_file
 from phystrain.allocator import keep_memory
-from phystrain.beside import others
-from phystrain.calibration import LEAST_ATOMS, quality
 from phystrain.config import Reliability
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.ensemble import Ensemble, load_ensemble
+from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.examined import Examined, examined_calculator
-from phystrain.guards import Guards
 from phystrain.preflight import checked, require_apart, require_new, require_temperature
 from phystrain.reliability import Reference, Result, Subject
 from phystrain.reliability._suite import audit
@@ -37,7 +33,9 @@ from phystrain.report.page import write_report
 from phystrain.saving import load_model
 from phystrain.train.folder import digests
 from phystrain.train.material import load_labelled
-from phystrain.verdict import (
+from phystrain.uncertainty.calibration import LEAST_ATOMS, quality
+from phystrain.uncertainty.ensemble import Ensemble, load_ensemble
+from phystrain.verdict.audited import (
     audit_saved,
     comparable,
     load_results,
@@ -48,6 +46,8 @@ from phystrain.verdict import (
     store_results,
     variant_of,
 )
+from phystrain.verdict.beside import others
+from phystrain.verdict.examined import Examined, examined_calculator
 
 Say = Callable[[str], None]
 

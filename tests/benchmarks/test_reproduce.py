@@ -25,8 +25,8 @@ from benchmarks.reproduce.training import Clock  # noqa: E402
 from phystrain import config as run_file  # noqa: E402
 from phystrain.data.read import read  # noqa: E402
 from phystrain.data.structures import Structures  # noqa: E402
+from phystrain.dynamics.guards import Guards  # noqa: E402
 from phystrain.errors import UserError  # noqa: E402
-from phystrain.guards import Guards  # noqa: E402
 
 EXPERIMENT = """
 title: Little silica

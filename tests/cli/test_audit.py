@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
-from phystrain.results_file import ResultsFile
+from phystrain.verdict.results_file import ResultsFile
 
 SHORT = ("--picoseconds", "0.004", "--replicas", "1")
 LENNARD_JONES = ("--ase", "ase.calculators.lj:LennardJones", "--argument", "sigma=3.4", "--argument", "epsilon=0.0103")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import yaml
 
-from phystrain.ensemble import file_beside, load_ensemble
 from phystrain.saving import load_model
+from phystrain.uncertainty.ensemble import file_beside, load_ensemble
 
 
 @pytest.fixture

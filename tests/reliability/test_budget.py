@@ -3,9 +3,9 @@
 import pytest
 from ase import Atoms
 
-from phystrain.budget import Cost, share_out, step_cost, within
 from phystrain.data.structures import Structures
 from phystrain.reliability._suite import parse_tests
+from phystrain.verdict.budget import Cost, share_out, step_cost, within
 
 DYNAMICS = ("drift", "heating", "survival", "squeeze", "relaxation", "rdf")
 

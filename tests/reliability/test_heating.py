@@ -6,8 +6,8 @@ import torch
 
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
+from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.reliability.heating import Config, running_curve
 
 

@@ -9,9 +9,9 @@ from ase.build import bulk
 
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
-from phystrain.novelty import Novelty
 from phystrain.reliability.errors import predict
 from phystrain.reliability.novelty import Config, errors_by_distance
+from phystrain.uncertainty.novelty import Novelty
 
 
 def rattled(amplitudes, first: int = 0) -> Structures:

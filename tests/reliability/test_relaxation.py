@@ -7,8 +7,8 @@ from torch import nn
 
 from phystrain.data.structures import Structures
 from phystrain.dynamics import replicate
+from phystrain.dynamics.relax import relax
 from phystrain.interfaces.ase import PhystrainCalculator
-from phystrain.relax import relax
 from phystrain.reliability.relaxation import Config
 
 

@@ -13,9 +13,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
 from phystrain.data.structures import Structures
 from phystrain.dynamics import replicate
-from phystrain.ensemble import load_ensemble
 from phystrain.errors import UserError
-from phystrain.gate import judge, score_of
 from phystrain.layers.pair import smooth_cutoff
 from phystrain.pipeline import without_physics
 from phystrain.reliability import Result, Subject
@@ -30,6 +28,8 @@ from phystrain.train.material import Labelled
 from phystrain.train.run import Run
 from phystrain.train.selection import Selection, level_of
 from phystrain.train.sources import Material
+from phystrain.uncertainty.ensemble import load_ensemble
+from phystrain.verdict.gate import judge, score_of
 
 
 class Buckingham(nn.Module):

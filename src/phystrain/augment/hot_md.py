@@ -11,7 +11,7 @@ from phystrain.augment import Augmentation
 from phystrain.augment._copies import Made, copies
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.dynamics import Settings, simulate
-from phystrain.guards import Guards
+from phystrain.dynamics.guards import Guards
 
 _HYDROGEN = 1
 

@@ -71,9 +71,9 @@ def audit(
     reference_temperature
         K; what the frames say if not given (temperature_K).
     """
-    from phystrain.examined import named_arguments
     from phystrain.reference import read_reference
     from phystrain.trained import audit_model
+    from phystrain.verdict.examined import named_arguments
 
     found = audit_model(
         model,

@@ -33,6 +33,6 @@ def rank(
     contact
         Leave out structures with a distance shorter than this times the sum of the two covalent radii.
     """
-    from phystrain.ranking import rank_structures
+    from phystrain.uncertainty.ranking import rank_structures
 
     rank_structures(model, structures, count=count, output=output, apart=apart, contact=contact, say=say)

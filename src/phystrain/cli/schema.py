@@ -15,7 +15,7 @@ def schema(*, results: bool = False) -> None:
     import json
 
     from phystrain.config import RunConfig
-    from phystrain.results_file import ResultsFile
+    from phystrain.verdict.results_file import ResultsFile
 
     content = (ResultsFile if results else RunConfig).model_json_schema()
     say(json.dumps(content, indent=2, ensure_ascii=False))

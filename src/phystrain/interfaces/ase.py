@@ -13,10 +13,10 @@ from ase.data import chemical_symbols
 from torch import nn
 
 from phystrain.derive import Potential, evaluate, placement
+from phystrain.dynamics.verlet_list import VerletList
 from phystrain.errors import UserError
 from phystrain.saving import load_model
 from phystrain.units import full_to_voigt
-from phystrain.verlet_list import VerletList
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.guards import BOND_FACTOR
+from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.neighbours import neighbour_list
 from phystrain.reliability._static import pair_label
 

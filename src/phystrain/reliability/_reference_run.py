@@ -21,8 +21,8 @@ from torch import nn
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
+from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.reference import unwrapped
 from phystrain.reliability import ReliabilityTest, Subject
 

@@ -13,7 +13,7 @@ from ase.data import chemical_symbols, covalent_radii
 from pydantic import Field
 
 from phystrain.data.structures import Floats, Ints
-from phystrain.guards import BOND_FACTOR
+from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest, last_sound_step
 

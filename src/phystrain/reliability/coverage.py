@@ -12,7 +12,7 @@ from pydantic import Field
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
-from phystrain.guards import BOND_FACTOR
+from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import pair_label
 from phystrain.statistics import pair_name

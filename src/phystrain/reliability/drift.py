@@ -18,7 +18,7 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats
 from phystrain.dynamics import Settings, Trajectory, simulate
-from phystrain.guards import Guards
+from phystrain.dynamics.guards import Guards
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import highest_rung, starting
 from phystrain.units import BOLTZMANN

@@ -1,7 +1,7 @@
 """Up to which temperature dynamics stays physical: the thermostat is heated steadily until runs break off.
 
 A ramp as in mlip-arena's heating task (Chiang et al. 2025, arXiv 2509.20630), from the training temperature of the
-user's own structures, with the stop rules of :mod:`phystrain.guards` following the target.
+user's own structures, with the stop rules of :mod:`phystrain.dynamics.guards` following the target.
 """
 
 from typing import ClassVar, Literal
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats
 from phystrain.dynamics import Settings, Trajectory, simulate
-from phystrain.guards import Guards
+from phystrain.dynamics.guards import Guards
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import starting
 

@@ -1,10 +1,10 @@
 """Whether dynamics leaves the training data, and how errors grow with the distance from it.
 
 Held-out structures, and the frames of a reference trajectory where they have forces, are ranked by how far their atoms
-are from the training structures (see :mod:`phystrain.novelty`); the errors of forces are listed by that distance, with
-Spearman's rank correlation. A correlation near zero says that the distance is no guide to errors here. Where there is
-a run of the potential beside a reference trajectory, the part of it that lies outside of the training data is given
-too: what a test error says of those frames is nothing.
+are from the training structures (see :mod:`phystrain.uncertainty.novelty`); the errors of forces are listed by that
+distance, with Spearman's rank correlation. A correlation near zero says that the distance is no guide to errors here.
+Where there is a run of the potential beside a reference trajectory, the part of it that lies outside of the training
+data is given too: what a test error says of those frames is nothing.
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -14,10 +14,10 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.novelty import Novelty
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import ComparedTest
 from phystrain.reliability._static import predict
+from phystrain.uncertainty.novelty import Novelty
 
 TITLE = "Distance from the training data"
 

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.guards import Guards
-from phystrain.relax import Relaxation, relax
+from phystrain.dynamics.guards import Guards
+from phystrain.dynamics.relax import Relaxation, relax
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import starting
 

@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from phystrain.barostat import Barostat, bulk_moduli
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, Trajectory, simulate
+from phystrain.dynamics.barostat import Barostat, bulk_moduli
+from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.guards import Guards
 from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import starting
 from phystrain.units import GPA

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics import Settings, Trajectory, replicate, simulate
+from phystrain.dynamics.guards import Guards
 from phystrain.files import write_with
-from phystrain.guards import Guards
 from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
 from phystrain.reliability._kaplan_meier import Survival, kaplan_meier, largest_rate
 from phystrain.reliability._runs import highest_rung, starting

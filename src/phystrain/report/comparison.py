@@ -19,9 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from phystrain import __version__
-from phystrain.grade import Verdict
 from phystrain.reliability import Result
 from phystrain.report.covered import Covered, load_covered
+from phystrain.verdict.grade import Verdict
 
 Value = float | int | str | None
 

@@ -54,7 +54,7 @@ class Run:
         restart: forget what is in the folder.
         say: told what happens, line by line.
         watch: shown all rows of figures after every validation; what it raises ends the training.
-        gate: tests weights on the way, for stages with a gate; see :func:`phystrain.gate.judge`.
+        gate: tests weights on the way, for stages with a gate; see :func:`phystrain.verdict.gate.judge`.
 
     Raises:
         UserError: a mistake in the data, an objective without its labels, or a folder that holds another run.
@@ -75,7 +75,7 @@ class Run:
         gate: Gatekeeper | None = None,
     ) -> None:
         if gate is None and any(stage.gate is not None for stage in config.stages):
-            raise ValueError("a stage has a gate: give Run what tests the weights, phystrain.gate.judge")
+            raise ValueError("a stage has a gate: give Run what tests the weights, phystrain.verdict.gate.judge")
         self._gate = gate
         self.config, self.folder, self.base = config, Path(folder), Path(base)
         keep_memory()

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from phystrain.calibration import Calibration, calibrate
 from phystrain.data.structures import Structures
-from phystrain.ensemble import Ensemble, Source, save_ensemble, with_weights
 from phystrain.errors import UserError
 from phystrain.saving import load_model, read_state, write_state
+from phystrain.uncertainty.calibration import Calibration, calibrate
+from phystrain.uncertainty.ensemble import Ensemble, Source, save_ensemble, with_weights
 
 
 def keep_snapshots(checkpoints: Path, stage: str, snapshots: Sequence[dict[str, Tensor]]) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import yaml
 
 from phystrain.config import RunConfig, load
-from phystrain.gate import judge
 from phystrain.train.log import Rows
 from phystrain.train.run import Run
 from phystrain.train.selection import Selection, level_of
 from phystrain.tune.space import Dimension, Value
+from phystrain.verdict.gate import judge
 
 
 class Trials:

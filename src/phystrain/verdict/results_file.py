@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from phystrain.grade import Verdict
 from phystrain.reliability import Curve, Result
+from phystrain.verdict.grade import Verdict
 
 VERSION = 2
 """Of the layout. Files of version 1 have no ``version``, no verdict and nothing beside; they are still read."""

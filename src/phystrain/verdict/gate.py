@@ -10,7 +10,7 @@ from phystrain.errors import UserError
 from phystrain.reliability import Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.train.material import Labelled
-from phystrain.verdict import smallest
+from phystrain.verdict.audited import smallest
 
 
 def judge(potential: nn.Module, gate: Gate, labelled: Labelled, config: RunConfig) -> dict[str, float]:

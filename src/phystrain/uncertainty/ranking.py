@@ -19,10 +19,10 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.read import read
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.data.write import write
-from phystrain.ensemble import load_ensemble
 from phystrain.errors import UserError
 from phystrain.preflight import require_new
 from phystrain.saving import load_model
+from phystrain.uncertainty.ensemble import load_ensemble
 
 REACH = 5.0
 """Å up to which neighbours are compared."""

@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from phystrain.calibration import Calibration, Observed
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.saving import SavedModel, read_state, write_state
+from phystrain.uncertainty.calibration import Calibration, Observed
 
 Source = Literal["snapshots", "seeds", "seeds and snapshots"]
 

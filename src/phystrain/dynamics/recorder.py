@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.guards import Failure
-from phystrain.trajectory import Settings, Trajectory
+from phystrain.dynamics.guards import Failure
+from phystrain.dynamics.trajectory import Settings, Trajectory
 
 QUANTITIES = ("potential", "kinetic", "temperature", "contact")
 CELL_QUANTITIES = ("pressure", "volume")

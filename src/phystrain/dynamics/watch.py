@@ -7,12 +7,12 @@ import numpy.typing as npt
 from jaxtyping import Float
 from torch import Tensor
 
-from phystrain import guards
+from phystrain.dynamics import guards
+from phystrain.dynamics.guards import Failure, Guards
 from phystrain.graph import AtomGraph
-from phystrain.guards import Failure, Guards
 
 Spread = Callable[[AtomGraph], Float[Tensor, " atoms"]]
-"""(atoms,) eV/Å, how far models disagree about each force; see :meth:`phystrain.ensemble.Ensemble.spread`."""
+"""(atoms,) eV/Å, how far models disagree about each force; see :mod:`phystrain.uncertainty.ensemble`."""
 
 
 class Watch:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from phystrain.barostat import Barostat
 from phystrain.data.structures import Floats, Structures
-from phystrain.guards import Guards
+from phystrain.dynamics.barostat import Barostat
+from phystrain.dynamics.guards import Guards
 
 
 class Settings(BaseModel):

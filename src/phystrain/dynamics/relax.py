@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from phystrain import guards
 from phystrain.data.structures import Floats, Structures
 from phystrain.derive import Potential, evaluate, placement
-from phystrain.guards import Failure, Guards
-from phystrain.verlet_list import VerletList
+from phystrain.dynamics import guards
+from phystrain.dynamics.guards import Failure, Guards
+from phystrain.dynamics.verlet_list import VerletList
 
 _FIRST, _LONGEST, _STEP = 0.1, 1.0, 0.2  # time step at first and at most; largest move of a structure, Å
 _DELAY, _FASTER, _SLOWER, _MIXING, _FADING = 5, 1.1, 0.5, 0.1, 0.99

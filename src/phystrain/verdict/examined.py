@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from phystrain.beside import Other
 from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.interfaces.ase_potential import load_calculator
 from phystrain.saving import SavedModel
+from phystrain.verdict.beside import Other
 
 
 class Examined(NamedTuple):

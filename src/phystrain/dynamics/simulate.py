@@ -5,8 +5,8 @@ precision. Random numbers of a structure are a function of its key, the atom and
 not depend on what else is in the batch. A structure that fails leaves the batch and the others go faster.
 
 Integrators: velocity Verlet (Swope et al. 1982, doi:10.1063/1.442716) and Langevin dynamics in the BAOAB splitting
-(Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010); cells change by :mod:`phystrain.barostat`, in the middle of the
-step, next to the thermostat.
+(Leimkuhler, Matthews 2013, doi:10.1093/amrx/abs010); cells change by :mod:`phystrain.dynamics.barostat`, in the middle
+of the step, next to the thermostat.
 """
 
 import time
@@ -21,19 +21,20 @@ from ase.data import atomic_masses
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from phystrain import compiled, guards
-from phystrain.barostat import bulk_moduli, static_pressure
+from phystrain import compiled
 from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
+from phystrain.dynamics import guards
+from phystrain.dynamics.barostat import bulk_moduli, static_pressure
+from phystrain.dynamics.guards import Failure
+from phystrain.dynamics.recorder import Recorder
+from phystrain.dynamics.streams import Streams
+from phystrain.dynamics.trajectory import Settings, Trajectory, joined
+from phystrain.dynamics.verlet_list import VerletList
+from phystrain.dynamics.watch import Spread, Watch
 from phystrain.errors import UserError
-from phystrain.guards import Failure
 from phystrain.progress import bar
-from phystrain.recorder import Recorder
-from phystrain.streams import Streams
-from phystrain.trajectory import Settings, Trajectory, joined
 from phystrain.units import BOLTZMANN, GPA, VELOCITY
-from phystrain.verlet_list import VerletList
-from phystrain.watch import Spread, Watch
 
 __all__ = ["Settings", "Trajectory", "placement", "replicate", "simulate"]
 
@@ -72,7 +73,7 @@ def simulate(
         velocities: (atoms, 3) Å/fs; drawn from the Maxwell-Boltzmann distribution, without net momentum, if not given.
         keys: (systems,) random stream of each structure; its number if not given.
         description: shown beside a progress bar; no bar if not given.
-        spread: what the guard of that name looks at; see :meth:`phystrain.ensemble.Ensemble.spread`.
+        spread: what the guard of that name looks at; see :meth:`phystrain.uncertainty.ensemble.Ensemble.spread`.
 
     Raises:
         UserError: a starting position is not finite, an element is unknown to the potential, cells are to change of

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from phystrain import compiled
 from phystrain.dynamics import Settings, replicate, simulate
-from phystrain.guards import Guards
+from phystrain.dynamics.guards import Guards
 from phystrain.reliability import ReliabilityTest, Subject
 
 MARGIN = 1.25

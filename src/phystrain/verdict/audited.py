@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from phystrain import __version__, registry
-from phystrain.beside import Other
-from phystrain.budget import within
 from phystrain.config import Reliability
 from phystrain.data.statistics import isolated
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
-from phystrain.grade import Verdict, judge
 from phystrain.reliability import Reference, ReliabilityTest, Result, Subject
 from phystrain.reliability._suite import audit, parse_tests
 from phystrain.report.comparison import Variant
-from phystrain.results_file import VERSION, Audited, ResultsFile, finite, restored
 from phystrain.saving import SavedModel
+from phystrain.verdict.beside import Other
+from phystrain.verdict.budget import within
+from phystrain.verdict.grade import Verdict, judge
+from phystrain.verdict.results_file import VERSION, Audited, ResultsFile, finite, restored
 
 STARTS = 4
 """Structures that dynamics starts from, the smallest ones of the test data."""
@@ -153,7 +153,7 @@ def variant_of(name: str, results: Sequence[Result], description: str = "", hist
 
 
 def store_results(folder: Path, variant: Variant, data_hash: str, beside: Sequence[Variant] = ()) -> None:
-    """Write ``results.json``, which :func:`load_results` reads; see :mod:`phystrain.results_file`."""
+    """Write ``results.json``, which :func:`load_results` reads; see :mod:`phystrain.verdict.results_file`."""
     content = ResultsFile(
         **_audited(variant).model_dump(),
         program=__version__,

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from phystrain.verlet_list import VerletList
+from phystrain.dynamics.verlet_list import VerletList
 
 BOND_FACTOR = 1.2
 """Pairs closer than this times the sum of their covalent radii in the starting structure count as bonds."""
