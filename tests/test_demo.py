@@ -20,7 +20,7 @@ def test_four_ways_one_table_one_page(short, tmp_path):
         assert {result.test for result in variant.results} == {"errors", "dimers", "derivatives", "survival"}
     page = (tmp_path / "demo" / "report.html").read_text()
     assert "all physics" in page
-    assert any("Force error" in line for line in said)
+    assert any("Force MAE" in line for line in said)
     models = [tmp_path / "demo" / name / "model" / "model.safetensors" for name in ("labels-only", "all-physics")]
     written = [model.stat().st_mtime_ns for model in models]
     again = demo.run_demo(tmp_path / "demo", say=said.append)

@@ -137,7 +137,7 @@ def _with_comments(settings: dict) -> str:
         for start, comment in _COMMENTS.items():
             if line.strip().startswith(start) and comment not in said:
                 said.add(comment)
-                indent = line[: len(line) - len(line.lstrip(" -"))].replace("-", " ")
+                indent = line[: len(line) - len(line.lstrip(" "))]
                 lines += [f"{indent}{part}" for part in f"# {comment}".splitlines()]
         lines.append(line)
     return "\n".join(lines) + "\n"
@@ -158,8 +158,8 @@ _COMMENTS = {
     "- name: committee": "three networks from different random starts",
     "- name: taught": (
         "another one learns their mean forces on rattled copies of your structures, and then your labels with those\n"
-        "# copies replayed: more accurate than any of the three. For a training five times shorter remove\n"
-        "# committee, taught, and the last two lines of finetune"
+        "# copies replayed: more accurate than any of the three. For a training five times shorter remove the\n"
+        "# stages committee and taught, and from finetune the fields init_from and replay"
     ),
     "augment: {kind: pull_perturb": "structures pulled and perturbed far from equilibrium, labelled by a teacher",
     "- {kind: pull_perturb": "structures pulled and perturbed far from equilibrium, labelled by a teacher",

@@ -31,7 +31,6 @@ from phystrain.train.run import Run
 from phystrain.verdict.audited import (
     audit_saved,
     name_of,
-    say_results,
     say_verdict,
     smallest,
     store_results,
@@ -140,6 +139,7 @@ def _trained_and_tested(
     if not job.is_first:
         return None, [], labelled.train
     test = labelled.test or labelled.valid
+    seen = labelled.test is None and config.stages[-1].fit is None
     results, beside = audit_saved(
         model,
         config.reliability,
@@ -150,15 +150,21 @@ def _trained_and_tested(
         frames_to=folder / "failed.xyz",
         train=labelled.train,
         rivals=teachers(config, folder) if config.reliability.teacher else (),
+        note=_chosen_by if seen else lambda result: result,
+        say=say,
     )
-    if labelled.test is None and config.stages[-1].fit is None:
-        note = " These are validation structures, by which the weights were chosen too."
-        results = [r.model_copy(update={"sentence": r.sentence + note}) if r.test == "errors" else r for r in results]
     variant = variant_of(name_of(folder), results, history=folder / "metrics.csv")
-    say_results(results, say)
     store_results(folder, variant, labelled.train.digest(), beside)
     store_covered(folder, covered(model.statistics, labelled.train))
     return with_material(variant, folder), beside, labelled.train
+
+
+def _chosen_by(result: Result) -> Result:
+    """Errors of validation structures are no test."""
+    if result.test != "errors":
+        return result
+    note = " These are validation structures, by which the weights were chosen too."
+    return result.model_copy(update={"sentence": result.sentence + note})
 
 
 def _classical(config: RunConfig, folder: Path, labelled: Structures) -> list[Drawing]:

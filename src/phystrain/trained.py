@@ -40,7 +40,6 @@ from phystrain.verdict.audited import (
     comparable,
     load_results,
     name_of,
-    say_results,
     say_verdict,
     smallest,
     store_results,
@@ -165,9 +164,9 @@ def audit_model(
         train=subject.train,
         reference=reference,
         rivals=() if alone else subject.rivals,
+        say=say,
     )
     variant = variant_of(name, results)
-    say_results(results, say)
     store_results(folder, variant, "" if structures is None else structures.digest(), beside)
     store_covered(folder, covered(subject.model.statistics, subject.train))
     if beside:

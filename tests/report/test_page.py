@@ -219,7 +219,7 @@ def test_summary_in_words(comparison: Comparison):
 
 def test_equal_and_missing_figures():
     same = [Variant("a", results=[_errors(1)]), Variant("b", results=[_errors(1)]), Variant("c")]
-    assert "Force error: 80 meV/Å for all that have it." in summary(same)
+    assert "Force MAE: 80 meV/Å for all that have it." in summary(same)
     assert "*" not in comparison_table(same, width=100)
     broken = _errors(1)
     broken.figures["energy MAE, meV/atom"] = float("nan")

@@ -36,10 +36,12 @@ def init(
         Replace the file if it exists.
     """
     from phystrain.asking import ask_temperature
-    from phystrain.data.read import LabelKeys
+    from phystrain.data.read import LabelKeys, read
     from phystrain.files import require_writable, write_text
     from phystrain.init import UNKNOWN, propose
 
+    if not data.exists():
+        read(data)  # which says what is wrong
     if output.exists() and output in (data, test):
         raise UserError(f"{output} is the file to read: choose another --output")
     if output.exists() and not force:

@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from scipy.special import comb
 from torch import nn
 
+from phystrain.data._geometry import heights
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.derive import Potential, evaluate, placement
@@ -218,6 +219,14 @@ def formula(structures: Structures, number: int, count: int) -> str:
         for symbol, times in zip(symbols.tolist(), counts.tolist(), strict=True)
     )
     return f"{''.join(parts)} ({count + 1})"
+
+
+def widest_gap(single: Structures) -> float:
+    """Å, the thickest layer without an atom's centre along any lattice direction of a periodic structure."""
+    cell = single.cell[0]
+    fractions = np.sort(np.linalg.solve(cell.T, single.positions.T).T % 1.0, axis=0)
+    gaps = np.diff(fractions, axis=0, append=fractions[:1] + 1).max(axis=0)
+    return float((gaps * heights(single)[0]).max())
 
 
 def pair_label(first: int, second: int) -> str:

@@ -1,6 +1,6 @@
 """All tests on one potential, the cheap ones first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from phystrain import registry
@@ -42,6 +42,7 @@ def audit(
     *,
     required: bool | None = None,
     progress: bool = True,
+    done: Callable[[Result], None] = lambda _: None,
 ) -> list[Result]:
     """Put a potential to the tests.
 
@@ -51,6 +52,7 @@ def audit(
         required: whether a test that cannot run is an error; else it says so in its result. True if not given and
             settings are.
         progress: show which test is running, on a terminal.
+        done: told each result when it is there.
 
     Raises:
         UserError: a test that was asked for lacks something.
@@ -66,6 +68,7 @@ def audit(
                 raise
             reason = str(error).replace("\n", " ").rstrip(".")
             results.append(Result(test=test.kind, title=test.kind.capitalize(), sentence=f"{NOT_DONE}: {reason}."))
+        done(results[-1])
     return results
 
 

@@ -25,9 +25,13 @@ from phystrain.reliability._static import (
     grade_of,
     hottest,
     structures_of,
+    widest_gap,
     worst_grade,
 )
 from phystrain.units import GPA
+
+VACUUM = 6.0
+"""Å without an atom between layers, from which a cell is that of a surface: its volume is nobody's."""
 
 
 class Config(ReliabilityTest):
@@ -54,8 +58,9 @@ class Config(ReliabilityTest):
         """
         every = structures_of(subject, self.kind, 10**9)
         periodic = np.flatnonzero(every.pbc.all(axis=1))
+        periodic = periodic[[widest_gap(every.select([number])) < VACUUM for number in periodic]]
         if not len(periodic):
-            sentence = "No structure is periodic in three directions."
+            sentence = f"No structure is periodic in three directions without {VACUUM:g} Å of vacuum between layers."
             return Result(test=self.kind, title="Strain", applies=False, sentence=sentence)
         chosen = np.unique(np.linspace(0, len(periodic) - 1, min(self.structures, len(periodic))).astype(int))
         scans = [self._scan(subject.potential, every.select([periodic[place]]), place) for place in chosen.tolist()]

@@ -147,8 +147,8 @@ def _median_survival(variant: Variant) -> Entry | None:
 _MEDIAN = re.compile(r"median survival at ([0-9.e+]+) K, ps")
 
 COLUMNS = (
-    Column("Energy error", "meV/atom", "smallest energy error", True, partial(_error, name="energy MAE, meV/atom")),
-    Column("Force error", "meV/Å", "smallest force error", True, partial(_error, name="forces MAE, meV/Å")),
+    Column("Energy MAE", "meV/atom", "smallest energy error", True, partial(_error, name="energy MAE, meV/atom")),
+    Column("Force MAE", "meV/Å", "smallest force error", True, partial(_error, name="forces MAE, meV/Å")),
     Column("Runs survived", "%", "most surviving runs in hot dynamics", False, _survived),
     Column("Median survival when hottest", "ps", "longest median survival when hottest", False, _median_survival),
 )

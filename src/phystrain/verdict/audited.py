@@ -26,6 +26,9 @@ from phystrain.verdict.results_file import VERSION, Audited, ResultsFile, finite
 STARTS = 4
 """Structures that dynamics starts from, the smallest ones of the test data."""
 
+LATE = 1.2
+"""Times the minutes that were given, from which it is said that the tests will take longer."""
+
 BESIDE = ("angles", "bonds", "diffusion", "novelty", "rdf", "vibrations")
 """Tests that share one run beside reference frames, and so need the same settings."""
 
@@ -54,6 +57,8 @@ def audit_saved(
     train: Structures | None = None,
     reference: Reference | None = None,
     rivals: Iterable[Other] = (),
+    note: Callable[[Result], Result] = lambda result: result,
+    say: Say = lambda _: None,
 ) -> tuple[list[Result], list[Variant]]:
     """Run the reliability tests that the settings name, or all of them.
 
@@ -69,6 +74,8 @@ def audit_saved(
         reference: trajectory to compare dynamics with.
         rivals: what it is compared with: the same tests from the same starts with the same seed, failing frames not
             kept.
+        note: what is to be remarked on a result.
+        say: told each result of the model when it is there.
 
     Returns:
         The results, and the rivals with theirs.
@@ -101,19 +108,31 @@ def audit_saved(
             parsed = [test for test in parsed if test.kind in still or test.level == beside]
     planned: dict[str, ReliabilityTest] = {test.kind: test for test in parsed}
     cut: dict[str, str] = {}
+    if start is None and not required:
+        say("no structures to test on but pairs of atoms: name a file with --start")
+    say(f"testing {name}: {len(planned)} tests")
     if settings.minutes is not None and start is not None:
-        planned, cut = within(subject, planned, settings.minutes)
-    said = {kind: f" Cut to fit {settings.minutes:g} minutes: {note}." for kind, note in cut.items()}
-    results = [
-        result.model_copy(update={"sentence": result.sentence + said.get(result.test, "")})
-        for result in audit(subject, planned, required=required)
-    ]
+        planned, cut, least = within(subject, planned, settings.minutes)
+        if least > LATE * settings.minutes:
+            say(f"the shortest runs that tell anything take about {least:.1f} minutes of dynamics")
+    results: list[Result] = []
+
+    def heard(result: Result) -> None:
+        """Remarks are added before anyone sees the result."""
+        if result.test in cut and result.applies:
+            sentence = f"{result.sentence} Cut to fit {settings.minutes:g} minutes: {cut[result.test]}."
+            result = result.model_copy(update={"sentence": sentence})
+        results.append(note(result))
+        say_results(results[-1:], say)
+
+    audit(subject, planned, required=required, done=heard)
     silent = {
         kind: test.model_copy(update={"frames_to": None}) if "frames_to" in type(test).model_fields else test
         for kind, test in planned.items()
     }
     compared = []
     for other in rivals:
+        say(f"testing {other.name}, to compare with")
         rival = replace(subject, name=other.name, potential=other.model.potential, statistics=other.model.statistics)
         compared.append(variant_of(other.name, audit(rival, silent, required=required), other.description))
     return results, compared

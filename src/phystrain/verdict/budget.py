@@ -76,8 +76,8 @@ def step_cost(subject: Subject, copies: int) -> Cost:
 
 def within(
     subject: Subject, tests: Mapping[str, ReliabilityTest], minutes: float
-) -> tuple[dict[str, ReliabilityTest], dict[str, str]]:
-    """Tests whose dynamics takes about this long together, and by kind what had to be cut.
+) -> tuple[dict[str, ReliabilityTest], dict[str, str], float]:
+    """Tests whose dynamics takes about this long together, by kind what had to be cut, and the minutes it will take.
 
     Lengths and numbers of steps that were given stay as they are.
 
@@ -99,7 +99,16 @@ def within(
     if compiled.available() and share > 2 * compiled.WORTH and not hasattr(subject.potential, "heads"):
         # long runs are compiled, which is done here once, and later taken from torch's cache
         cost = step_cost(replace(subject, potential=compiled.faster(subject.potential)), min(copies, 4))
-    return share_out(subject, tests, cost, available - (time.perf_counter() - began))
+    planned, notes = share_out(subject, tests, cost, available - (time.perf_counter() - began))
+    partners = _partners(tests)
+    alone = [test for kind, test in planned.items() if kind not in partners and test.runs(subject)]
+    seconds = sum(
+        _price(test, subject, cost) * _length(test)
+        if _has_length(test)
+        else test.fixed_steps() * cost.step(_atoms(test, subject))
+        for test in alone
+    )
+    return planned, notes, seconds / 60
 
 
 def share_out(

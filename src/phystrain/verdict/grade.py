@@ -9,7 +9,7 @@ The rules, all of them:
 * The safe temperature is the highest one at which all runs of the survival test lived, or, where that test was not
   made, the highest of the other passed tests that name one. Every test that failed lowers it to its own. If nothing
   is left of it (0 K: runs were lost at the training temperature), the verdict is ``unsafe``.
-* Survival runs shorter than :data:`SHORTEST` make it ``limited`` at best too.
+* Survival runs shorter than :data:`SHORTEST` make it ``limited`` at best too, and no temperature is called safe.
 * What does not apply, could not be done or was not run is named; it changes nothing else.
 """
 
@@ -115,8 +115,10 @@ def judge(results: Sequence[Result]) -> Verdict:
     if grade == "safe" and not dynamics:
         grade = "limited"
         reasons.append("No dynamics was judged, and static tests alone do not show that runs live.")
-    if grade == "safe" and (length := _runs(results)[1]) is not None and length < SHORTEST:
-        grade = "limited"
+    length = _runs(results)[1]
+    if grade != "unsafe" and length is not None and length < SHORTEST:
+        grade = "limited" if grade == "safe" else grade
+        kelvin = None  # what did not fail in so short a time is not safe for that
         reasons.append(f"Runs of {length:g} ps are too short to tell; {SHORTEST:g} ps is the least that counts.")
     conditions = list(dict.fromkeys(clause for result in results for clause in result.conditions))
     decisive = [result for result, found in graded if found == grade]
