@@ -164,6 +164,9 @@ def rounding(
 ) -> tuple[float, float]:
     """Noise of the energy (eV) and of the force components (eV/Å) while all atoms move a little.
 
+    Where the potential has a lower precision it is compared with itself in double precision. One that is in double
+    already may still round inside: then what is no smooth function of the place is noise.
+
     Args:
         potential: in the precision to look at.
         structure: a set of one.
@@ -174,7 +177,12 @@ def rounding(
     """
     direction = np.random.default_rng(0).normal(size=structure.positions.shape)
     places = structure.positions + step * np.arange(points)[:, None, None] * direction
-    found = predict(potential, copies_at(structure, places), batch_atoms, "forces")
+    copies = copies_at(structure, places)
+    found = predict(potential, copies, batch_atoms, "forces")
+    double = in_double(potential)
+    if double is not potential:
+        exact = predict(double, copies, batch_atoms, "forces")
+        return float(np.std(found.energy - exact.energy)), float(np.sqrt(np.mean((found.forces - exact.forces) ** 2)))
     return noise_of(found.energy, _FINE), noise_of(found.forces.reshape(points, -1), _FINE)
 
 
