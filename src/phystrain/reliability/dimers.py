@@ -73,10 +73,12 @@ class Config(ReliabilityTest):
             )
         bad = {name: faults for name, faults in findings.items() if faults}
         sentence = (
-            f"{len(bad)} of {len(findings)} pairs are faulty: "
+            f"{len(bad)} of {len(findings)} pairs faulty: "
             + "; ".join(f"{name} {', '.join(faults)}" for name, faults in list(bad.items())[:4])
             if bad
             else f"All {len(findings)} pair curves are smooth and repel at short range."
+            if len(findings) > 1
+            else "The pair curve is smooth and repels at short range."
         )
         return Result(
             test=self.kind,

@@ -92,6 +92,8 @@ class Config(ReliabilityTest):
                 f"{len(bad)} of {len(lines)} kinds of bonds are faulty: {'; '.join(parts[:4])}."
                 if bad
                 else f"All {len(lines)} kinds of bonds have a single well and a smooth force."
+                if len(lines) > 1
+                else "The bonds have a single well and a smooth force."
             ),
             curves={f"{label} in {line.name}": line.curve for label, line in lines.items()},
             grade=worst_grade(*grades),
