@@ -11,6 +11,7 @@ from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
 from phystrain.errors import UserError
 from phystrain.potentials import build
+from phystrain.reliability import Result
 from phystrain.reliability._reference_run import Compared, frames_of, matching
 from phystrain.reliability.rdf import Config, Distribution, difference, distribution
 from phystrain.statistics import Statistics
@@ -133,7 +134,7 @@ def test_cells_too_thin_to_hold_a_pair_are_not_judged(argon):
         reference.select([0]),
         Settings(picoseconds=0.01, frame_interval=2, guards={"contact": None}),
     )
-    result = Config(limit=5.0).judge(Compared(run, 0.25, reference, None, 300.0))
+    result = Config(limit=5.0).judged(Compared(run, 0.25, reference, None, 300.0), Result(test="rdf", title="thin"))
     assert result.passed is None
     assert "so thin" in result.sentence
 

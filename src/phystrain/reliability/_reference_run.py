@@ -11,6 +11,7 @@ by two or three per cent in a liquid. What thermostat the reference had is its o
 
 import hashlib
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -24,7 +25,7 @@ from phystrain.dynamics import Settings, Trajectory, replicate, simulate
 from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
 from phystrain.reference import unwrapped
-from phystrain.reliability import ReliabilityTest, Subject
+from phystrain.reliability import ReliabilityTest, Result, Subject
 
 FINEST = {True: 1.5, False: 3.0}
 """fs between frames, with and without hydrogen; finer frames of a reference are skipped, vibrations need none."""
@@ -106,16 +107,18 @@ class Compared:
         return f" {int((~self.run.survived).sum())} of {len(self.run.reasons)} runs broke off ({first})."
 
 
-class ComparedTest(ReliabilityTest):
-    """Base of the tests that look at dynamics beside reference frames; see the module.
+class ReferenceRun(ReliabilityTest):
+    """Base of what looks at dynamics beside reference frames; see the module.
 
     Attributes:
+        title: for people.
         needs_order: the test means something beside a trajectory only, not beside labelled frames.
     """
 
     level: ClassVar[Literal[0, 1, 2]] = 2
     cost: ClassVar[int] = 2
     one_run: ClassVar[str | None] = "reference"
+    title: ClassVar[str]
     needs_order: ClassVar[bool] = True
     temperature: float | None = Field(
         default=None,
@@ -204,6 +207,41 @@ class ComparedTest(ReliabilityTest):
         return _simulated(
             subject.potential, _weights(subject.potential), _Start(begin.digest(), begin), settings, subject.name
         )
+
+
+class ComparedTest(ReferenceRun):
+    """Base of the tests that compare such a run with its reference, and of nothing else."""
+
+    def __call__(self, subject: Subject) -> Result:
+        """Run the potential beside ``subject.reference``, or from ``subject.start`` beside ``subject.test``.
+
+        Raises:
+            UserError: there is no structure to start from or to compare with.
+        """
+        result = Result(test=self.kind, title=self.title, threshold=self.criterion())
+        if (reason := self.unfit(subject)) is not None:
+            return result.model_copy(update={"applies": False, "sentence": reason})
+        compared = self.compare(subject)
+        if isinstance(compared, str):
+            return result.model_copy(update={"sentence": f"Not done: {compared}."})
+        return self.judged(compared, result)
+
+    def criterion(self) -> str:
+        """When the test passes, in words, with its source, as far as that is known before the run."""
+        return "nothing to judge"
+
+    def unfit(self, subject: Subject) -> str | None:  # noqa: ARG002
+        """Why the test means nothing for these structures, in a sentence; ``None`` if it does."""
+        return None
+
+    @abstractmethod
+    def judged(self, compared: Compared, result: Result) -> Result:
+        """What a run beside its reference says.
+
+        Args:
+            compared: both.
+            result: to complete.
+        """
 
 
 @dataclass(frozen=True)

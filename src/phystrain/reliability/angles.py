@@ -17,10 +17,9 @@ from pydantic import Field
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Result
 from phystrain.reliability._reference_run import Compared, ComparedTest
 
-TITLE = "Angular distribution functions"
 _REACH = 2.5  # multiples of the sum of covalent radii up to which a nearest neighbour is looked for, at first
 _BLOCK = 2_000_000  # ordered pairs of neighbours looked at together
 
@@ -29,6 +28,7 @@ class Config(ComparedTest):
     """Angles between near neighbours in dynamics against those of a reference trajectory or of labelled frames."""
 
     kind: Literal["angles"] = "angles"
+    title: ClassVar[str] = "Angular distribution functions"
     needs_order: ClassVar[bool] = False
     bins: int = Field(default=90, ge=10, description="of the angle")
     reach: float = Field(
@@ -41,27 +41,16 @@ class Config(ComparedTest):
         default=None, gt=0, description="largest error, per cent; beside a trajectory 15 if not given, else not judged"
     )
 
-    def __call__(self, subject: Subject) -> Result:
-        """Run the potential beside ``subject.reference``, or from ``subject.start`` beside ``subject.test``.
-
-        Raises:
-            UserError: there is no structure to start from or to compare with.
-        """
-        compared = self.compare(subject)
-        if isinstance(compared, str):
-            return Result(test=self.kind, title=TITLE, sentence=f"Not done: {compared}.", threshold="nothing to judge")
-        return self.judge(compared)
-
-    def judge(self, compared: Compared) -> Result:
+    def judged(self, compared: Compared, result: Result) -> Result:
         """What a run beside its reference says."""
         made, reference = compared.frames(self.frames), compared.reference_frames(self.frames * self.replicas)
         limit = 15.0 if self.limit is None and compared.interval is not None else self.limit
         judged = "not judged" if limit is None else f"error <= {limit:g} or twice that between halves of the reference"
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            figures=compared.figures | {"frames": 0 if made is None else len(made)},
-            threshold=f"{judged}; 0 is the reference, 100 are directions at random (DynaMat)",
+        result = result.model_copy(
+            update={
+                "figures": compared.figures | {"frames": 0 if made is None else len(made)},
+                "threshold": f"{judged}; 0 is the reference, 100 are directions at random (DynaMat)",
+            }
         )
         if made is None:
             sentence = f"Nothing could be compared:{compared.lost}"

@@ -17,40 +17,28 @@ from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest, last_sound_step
 
-TITLE = "Bonds of molecules"
-
 
 class Config(ComparedTest):
     """Bond lengths of molecules in dynamics against their means in the reference."""
 
     kind: Literal["bonds"] = "bonds"
+    title: ClassVar[str] = "Bonds of molecules"
     needs_order: ClassVar[bool] = False
     largest: float = Field(default=0.5, gt=0, description="Å by which a bond may differ from its mean length")
     bonded: float = Field(
         default=BOND_FACTOR, gt=0, description="multiple of the sum of covalent radii below which atoms are bonded"
     )
 
-    def __call__(self, subject: Subject) -> Result:
-        """Run the potential beside ``subject.reference``, or from ``subject.start`` beside ``subject.test``.
+    def criterion(self) -> str:
+        return f"no bond differs by more than {self.largest:g} Å from its mean length (Fu et al.)"
 
-        Raises:
-            UserError: there is no structure to start from or to compare with.
-        """
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            threshold=f"no bond differs by more than {self.largest:g} Å from its mean length (Fu et al.)",
-        )
+    def unfit(self, subject: Subject) -> str | None:
         known = subject.reference.frames if subject.reference is not None else subject.start
-        if known is not None and known.pbc.any():
-            sentence = "The structures are periodic: the criterion is for molecules."
-            return result.model_copy(update={"applies": False, "sentence": sentence})
-        compared = self.compare(subject)
-        if isinstance(compared, str):
-            return result.model_copy(update={"sentence": f"Not done: {compared}."})
-        return self._judged(compared, result)
+        if known is None or not known.pbc.any():
+            return None
+        return "The structures are periodic: the criterion is for molecules."
 
-    def _judged(self, compared: Compared, result: Result) -> Result:
+    def judged(self, compared: Compared, result: Result) -> Result:
         reference, run = compared.reference, compared.run
         species = compared.species
         same = (reference.species.reshape(-1, len(species)) == run.final.species[: len(species)]).all(axis=1)

@@ -18,7 +18,6 @@ from phystrain.data.structures import Floats, Ints
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest
 
-TITLE = "Diffusion"
 POINTS = 200
 """Most points of a curve."""
 
@@ -27,6 +26,7 @@ class Config(ComparedTest):
     """Mean-square displacement and diffusion coefficients against those of a reference trajectory."""
 
     kind: Literal["diffusion"] = "diffusion"
+    title: ClassVar[str] = "Diffusion"
     needs_order: ClassVar[bool] = True
     blocks: int = Field(default=4, ge=2, description="parts that the reference is cut into; each run has one or more")
     lags: tuple[float, float] = Field(
@@ -42,26 +42,18 @@ class Config(ComparedTest):
         default=0.3, gt=0, description="largest relative error of a coefficient; twice the standard error always passes"
     )
 
-    def __call__(self, subject: Subject) -> Result:
-        """Run the potential beside ``subject.reference``.
-
-        Raises:
-            UserError: there is no reference.
-        """
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            threshold=f"coefficients within {100 * self.limit:g} % or two standard errors, where atoms go farther than "
-            f"{self.least:g} Å",
+    def criterion(self) -> str:
+        return (
+            f"coefficients within {100 * self.limit:g} % or two standard errors, where atoms go farther than "
+            f"{self.least:g} Å"
         )
-        if subject.reference is not None and not subject.reference.frames.pbc.all():
-            sentence = "The reference is not periodic in three directions: its atoms have nowhere to diffuse to."
-            return result.model_copy(update={"applies": False, "sentence": sentence})
-        compared = self.compare(subject)
-        assert not isinstance(compared, str)
-        return self._judged(compared, result)
 
-    def _judged(self, compared: Compared, result: Result) -> Result:
+    def unfit(self, subject: Subject) -> str | None:
+        if subject.reference is None or subject.reference.frames.pbc.all():
+            return None
+        return "The reference is not periodic in three directions: its atoms have nowhere to diffuse to."
+
+    def judged(self, compared: Compared, result: Result) -> Result:
         assert compared.interval is not None
         ours, reference = compared.paths()
         length = min(len(reference) // self.blocks, max(map(len, ours)))

@@ -16,59 +16,36 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._solids import relaxed, smallest_crystal
-from phystrain.reliability._static import in_double, predict
+from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability._solids import CrystalTest
+from phystrain.reliability._static import predict
 from phystrain.units import GPA, full_to_voigt, voigt_to_full
 
-TITLE = "Elastic constants"
 
-
-class Config(ReliabilityTest):
+class Config(CrystalTest):
     """Elastic constants from stresses under strain, moduli, and stability against small strains."""
 
     kind: Literal["elastic"] = "elastic"
-    cost: ClassVar[int] = 0
-    level: ClassVar[Literal[0, 1, 2]] = 2
+    title: ClassVar[str] = "Elastic constants"
+    measures: ClassVar[str] = "elastic constants"
     strain: float = Field(default=0.005, gt=0, lt=0.1, description="of either sign, without unit")
     displacement: float = Field(default=0.01, gt=0, description="Å, for the force constants")
     relax_ions: bool = Field(default=True, description="let the ions respond to the strain")
-    force: float = Field(default=1e-3, gt=0, description="eV/Å, largest left after the relaxation")
-    steps: int = Field(default=500, ge=1, description="most steps of the relaxation")
     most_atoms: int = Field(default=120, ge=1, description="largest crystal that is tried; ions cost its square")
     least: float = Field(default=0.0, description="GPa, smallest eigenvalue of the constants of a stable crystal")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
-    def runs_unasked(self, subject: Subject) -> bool:  # noqa: ARG002
-        return False
+    def criterion(self) -> str:
+        return f"smallest eigenvalue of the elastic constants > {self.least:g} GPa (Born)"
 
-    def __call__(self, subject: Subject) -> Result:
-        """Strain the smallest crystal of ``subject.start``, or of ``subject.test`` or ``subject.train``."""
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            threshold=f"smallest eigenvalue of the elastic constants > {self.least:g} GPa (Born)",
-        )
-        crystal = smallest_crystal(subject.start, subject.test, subject.train)
-        if crystal is None:
-            sentence = "No structure is periodic in three directions: there is nothing to strain."
-            return result.model_copy(update={"applies": False, "sentence": sentence})
-        name = str(crystal.to_ase(0).symbols)
-        if len(crystal.positions) > self.most_atoms:
-            sentence = f"Not done: {name} has more than {self.most_atoms} atoms; give a smaller crystal, or most_atoms."
-            return result.model_copy(update={"sentence": sentence})
-        potential = in_double(subject.potential)
-        rest = relaxed(potential, crystal, 0, self.force, self.steps)
-        if rest is None:
-            sentence = f"{name} does not come to rest in {self.steps} steps: it has no elastic constants."
-            return result.model_copy(
-                update={
-                    "passed": False,
-                    "grade": "limited",
-                    "conditions": [f"{name} does not relax"],
-                    "sentence": sentence,
-                }
-            )
+    def judged(
+        self,
+        potential: nn.Module,
+        crystal: Structures,
+        rest: Structures,
+        name: str,
+        subject: Subject,  # noqa: ARG002
+        result: Result,
+    ) -> Result:
         found = self.measure(potential, rest)
         values = (found.matrix + found.matrix.T) / 2 / GPA
         lowest = float(np.linalg.eigvalsh(values)[0])
@@ -104,7 +81,7 @@ class Config(ReliabilityTest):
                     "eigenvalues": Curve(
                         x=[1.0, 2, 3, 4, 5, 6],
                         y=np.linalg.eigvalsh(values).tolist(),
-                        x_label="strain",
+                        x_label="number of the eigenvalue",
                         y_label="eigenvalue of the elastic constants, GPa",
                     )
                 },

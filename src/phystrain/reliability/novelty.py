@@ -15,20 +15,19 @@ from pydantic import Field
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, Result, Subject
-from phystrain.reliability._reference_run import ComparedTest
+from phystrain.reliability._reference_run import ReferenceRun
 from phystrain.reliability._static import predict
 from phystrain.uncertainty.novelty import Novelty
-
-TITLE = "Distance from the training data"
 
 AT_ONCE = 2000
 """Atoms predicted together."""
 
 
-class Config(ComparedTest):
+class Config(ReferenceRun):
     """Errors by distance from the training structures, and what part of dynamics is far from them."""
 
     kind: Literal["novelty"] = "novelty"
+    title: ClassVar[str] = "Distance from the training data"
     needs_order: ClassVar[bool] = False
     far: float = Field(
         default=2.0, gt=0, description="distance beyond which an atom is outside; 1 is the rim of the training data"
@@ -63,7 +62,7 @@ class Config(ComparedTest):
             raise UserError("novelty: there are no held-out forces; give a test set, or a trajectory with --reference")
         result = Result(
             test=self.kind,
-            title=TITLE,
+            title=self.title,
             threshold=f"an atom farther than {self.far:g} in at most {100 * self.allowed:g} % of the frames of "
             "dynamics; 1 is the rim of the training data",
         )

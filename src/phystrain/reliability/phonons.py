@@ -22,12 +22,11 @@ from torch import nn
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._solids import relaxed, smallest_crystal
-from phystrain.reliability._static import in_double, predict
+from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability._solids import CrystalTest
+from phystrain.reliability._static import predict
 from phystrain.units import BOLTZMANN
 
-TITLE = "Phonons"
 PER_CM = 33.35641
 """1/cm in one THz."""
 
@@ -38,12 +37,12 @@ BANDS = 12
 """Most branches of the dispersion that are drawn."""
 
 
-class Config(ReliabilityTest):
+class Config(CrystalTest):
     """Phonon frequencies of a relaxed crystal, from forces in a supercell with displaced atoms."""
 
     kind: Literal["phonons"] = "phonons"
-    cost: ClassVar[int] = 0
-    level: ClassVar[Literal[0, 1, 2]] = 2
+    title: ClassVar[str] = "Phonons"
+    measures: ClassVar[str] = "phonons"
     displacement: float = Field(default=0.01, gt=0, description="Å")
     length: float = Field(default=10.0, gt=0, description="Å, least length of the supercell's lattice vectors")
     most_atoms: int = Field(default=400, ge=1, description="in the supercell; it is made smaller to fit")
@@ -52,50 +51,27 @@ class Config(ReliabilityTest):
     temperature: float | None = Field(
         default=None, gt=0, description="K, of the heat capacity; the first of the subject's, or 300, if not given"
     )
-    force: float = Field(default=1e-3, gt=0, description="eV/Å, largest left after the relaxation")
-    steps: int = Field(default=500, ge=1, description="most steps of the relaxation")
     symmetry: float = Field(default=1e-3, gt=0, description="Å, within which positions count as symmetric")
     imaginary: float = Field(
         default=0.15, ge=0, description="THz below zero down to which a frequency is no imaginary mode"
     )
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
-    def runs_unasked(self, subject: Subject) -> bool:  # noqa: ARG002
-        return False
+    def criterion(self) -> str:
+        return f"no frequency below {-self.imaginary:g} THz (imaginary modes; MDR phonon benchmark)"
 
-    def __call__(self, subject: Subject) -> Result:
-        """Displace atoms of the smallest crystal of ``subject.start``, or of ``subject.test`` or ``subject.train``.
-
-        Raises:
-            UserError: phonopy is not installed.
-        """
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            threshold=f"no frequency below {-self.imaginary:g} THz (imaginary modes; MDR phonon benchmark)",
-        )
-        crystal = smallest_crystal(subject.start, subject.test, subject.train)
-        if crystal is None:
-            sentence = "No structure is periodic in three directions: there is no crystal."
-            return result.model_copy(update={"applies": False, "sentence": sentence})
+    def require_library(self) -> None:
         if importlib.util.find_spec("phonopy") is None:
             raise UserError("phonons: phonopy is not installed; pip install 'phystrain[phonons]'")
-        name = str(crystal.to_ase(0).symbols)
-        if len(crystal.positions) > self.most_atoms:
-            sentence = f"Not done: {name} has more than {self.most_atoms} atoms; give a smaller crystal, or most_atoms."
-            return result.model_copy(update={"sentence": sentence})
-        potential = in_double(subject.potential)
-        rest = relaxed(potential, crystal, 0, self.force, self.steps)
-        if rest is None:
-            sentence = f"{name} does not come to rest in {self.steps} steps: it has no phonons."
-            return result.model_copy(
-                update={
-                    "passed": False,
-                    "grade": "limited",
-                    "conditions": [f"{name} does not relax"],
-                    "sentence": sentence,
-                }
-            )
+
+    def judged(
+        self,
+        potential: nn.Module,
+        crystal: Structures,  # noqa: ARG002
+        rest: Structures,
+        name: str,
+        subject: Subject,
+        result: Result,
+    ) -> Result:
         phonon = self._displaced(rest.to_ase(0))
         count = len(phonon.supercells_with_displacements)
         if count > self.most_displacements:

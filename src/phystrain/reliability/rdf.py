@@ -22,7 +22,7 @@ from pydantic import Field
 from phystrain.data._geometry import heights
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Result
 from phystrain.reliability._reference_run import Compared, ComparedTest, volumes
 
 FARTHEST = 10.0
@@ -31,13 +31,12 @@ FARTHEST = 10.0
 LIMIT = {True: 15.0, False: 0.3}
 """Largest error beside a trajectory: per cent for periodic systems, the integral for molecules. Our own choice."""
 
-TITLE = "Radial distribution functions"
-
 
 class Config(ComparedTest):
     """Radial distribution functions in dynamics against those of a reference trajectory or of labelled frames."""
 
     kind: Literal["rdf"] = "rdf"
+    title: ClassVar[str] = "Radial distribution functions"
     cost: ClassVar[int] = 1
     needs_order: ClassVar[bool] = False
     bins: int = Field(default=500, ge=10, description="of the distance")
@@ -53,21 +52,10 @@ class Config(ComparedTest):
         "else not judged",
     )
 
-    def __call__(self, subject: Subject) -> Result:
-        """Run the potential beside ``subject.reference``, or from ``subject.start`` beside ``subject.test``.
-
-        Raises:
-            UserError: there is no structure to start from or to compare with.
-        """
-        compared = self.compare(subject)
-        if isinstance(compared, str):
-            return Result(test=self.kind, title=TITLE, sentence=f"Not done: {compared}.", threshold="nothing to judge")
-        return self.judge(compared)
-
-    def judge(self, compared: Compared) -> Result:
+    def judged(self, compared: Compared, result: Result) -> Result:
         """What a run beside its reference says."""
         made, reference = compared.frames(self.frames), compared.reference_frames(self.frames * self.replicas)
-        result = Result(test=self.kind, title=TITLE, threshold=self._threshold(compared))
+        result = result.model_copy(update={"threshold": self._threshold(compared)})
         figures = compared.figures | {"frames": 0 if made is None else len(made)}
         if made is None:
             sentence = f"Nothing could be compared:{compared.lost}"

@@ -23,7 +23,6 @@ from phystrain.data.structures import Floats, Ints
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest
 
-TITLE = "Vibrational density of states"
 PER_CM = 33.35641
 """1/cm in one THz."""
 
@@ -38,6 +37,7 @@ class Config(ComparedTest):
     """Vibrational density of states against that of a reference trajectory."""
 
     kind: Literal["vibrations"] = "vibrations"
+    title: ClassVar[str] = "Vibrational density of states"
     needs_order: ClassVar[bool] = True
     window: float = Field(default=1.0, gt=0, description="ps, stretch of dynamics that is transformed at a time")
     fastest: float | None = Field(
@@ -46,31 +46,24 @@ class Config(ComparedTest):
     samples: float = Field(default=2.2, ge=2, description="frames needed in one period of the fastest vibration")
     limit: float = Field(default=20.0, gt=0, description="largest error, per cent; twice that between halves passes")
 
-    def __call__(self, subject: Subject) -> Result:
-        """Run the potential beside ``subject.reference``.
-
-        Raises:
-            UserError: there is no reference.
-        """
-        result = Result(
-            test=self.kind,
-            title=TITLE,
-            threshold=f"error <= {self.limit:g} or twice that between halves of the reference; 0 is the reference, "
-            "100 a shift by the width of its spectrum (DynaMat)",
+    def criterion(self) -> str:
+        return (
+            f"error <= {self.limit:g} or twice that between halves of the reference; 0 is the reference, "
+            "100 a shift by the width of its spectrum (DynaMat)"
         )
-        if (reference := subject.reference) is not None:
-            needed = 1000 / (self.samples * self._fastest(reference.frames.species))
-            if reference.interval > needed:
-                sentence = (
-                    f"The reference has a frame every {reference.interval:g} fs, its vibrations need one every "
-                    f"{needed:.1f} fs; set fastest if they are slow."
-                )
-                return result.model_copy(update={"applies": False, "sentence": sentence})
-        compared = self.compare(subject)
-        assert not isinstance(compared, str)
-        return self._judged(compared, result)
 
-    def _judged(self, compared: Compared, result: Result) -> Result:
+    def unfit(self, subject: Subject) -> str | None:
+        if (reference := subject.reference) is None:
+            return None
+        needed = 1000 / (self.samples * self._fastest(reference.frames.species))
+        if reference.interval <= needed:
+            return None
+        return (
+            f"The reference has a frame every {reference.interval:g} fs, its vibrations need one every "
+            f"{needed:.1f} fs; set fastest if they are slow."
+        )
+
+    def judged(self, compared: Compared, result: Result) -> Result:
         assert compared.interval is not None
         ours, reference = compared.paths()
         figures = compared.figures
