@@ -233,6 +233,9 @@ class Stage(Section):
     steps: int | None = Field(None, gt=0, description="steps of the optimiser; instead of epochs")
     batch_size: int = Field(4, gt=0)
     optimiser: Optimiser = Optimiser()
+    compiled: bool | None = Field(
+        None, description="compile the passes of a step (a minute, once); null: where enough steps are ahead"
+    )
     average: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights a step; 0 turns averaging off")
     validate_every: int = Field(0, ge=0, description="steps between validations; 0 means about fifty a stage")
     metric: str = Field("loss", description=f"validation figure that selects the best weights: {', '.join(FIGURES)}")

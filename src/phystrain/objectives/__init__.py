@@ -40,10 +40,19 @@ class Evaluator:
         potential: the potential in training.
         stress: whether an objective may ask for stress.
         create_graph: keep derivatives differentiable; false for validation.
+        plain: the same potential where ``potential`` is compiled and cannot be differentiated by positions twice.
     """
 
-    def __init__(self, potential: Potential, *, stress: bool = False, create_graph: bool = True) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        stress: bool = False,
+        create_graph: bool = True,
+        plain: Potential | None = None,
+    ) -> None:
         self._potential = potential
+        self._plain = potential if plain is None else plain
         self._stress = stress
         self._create_graph = create_graph
         self._passes: dict[int, tuple[AtomGraph, Derivation]] = {}
@@ -81,14 +90,15 @@ class Evaluator:
         """Derivative with respect to positions of a number that is made of predictions; detached.
 
         Args:
-            graph: the structures; in training the pass is that of :meth:`predict`.
+            graph: the structures; in training the pass is that of :meth:`predict`, unless that is compiled.
             want: what ``value`` is made of.
             value: () from the prediction.
 
         Returns:
             (atoms, 3) units of ``value`` per Å.
         """
-        model = self if self._create_graph else Evaluator(self._potential)
+        own = self._create_graph and self._plain is self._potential
+        model = self if own else Evaluator(self._plain)
         with torch.enable_grad():
             return model._derivation(graph).slope(value(model.predict(graph, want)))
 
@@ -98,10 +108,10 @@ class Evaluator:
         Raises:
             UserError: the potential cannot denoise.
         """
-        if not getattr(self._potential, "denoises", False):
+        if not getattr(self._plain, "denoises", False):
             raise UserError("denoise: the potential has no noise head; train a painn with 'denoise: true'")
         with torch.set_grad_enabled(self._create_graph):
-            return cast(Denoiser, self._potential).denoised(corrupted, forces, original)
+            return cast(Denoiser, self._plain).denoised(corrupted, forces, original)
 
     def part_of(self, whole: AtomGraph, systems: Bool[Tensor, " systems"], part: AtomGraph) -> None:
         """Say that a graph is a selection from another: predictions for it may be read from the other's pass.

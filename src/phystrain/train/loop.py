@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from phystrain import compiled
 from phystrain.config import Stage
 from phystrain.data.loader import in_order
 from phystrain.errors import UserError
@@ -29,6 +31,9 @@ from phystrain.train.step import TrainingStep
 from phystrain.train.validation import validate
 
 VALIDATIONS = 50
+
+TRIED = 20
+"""Steps that are timed before it is decided whether the rest is worth compiling; the first one does not count."""
 
 
 class DivergedError(UserError):
@@ -54,6 +59,7 @@ class Training:
         on_best: given the weights at every best validation.
         gate: given the weights, tests them in the first process and tells figures by name, ``gate`` among them: how
             well they did, from 0 to 1. For stages with a gate.
+        say: told of what a person may want to know.
 
     Attributes:
         steps: how many there will be.
@@ -74,7 +80,9 @@ class Training:
         should_stop: Callable[[], bool] = lambda: False,
         on_best: Callable[[dict[str, Tensor]], None] = lambda _: None,
         gate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._say = say
         self._gate = gate if stage.gate is not None else None
         self._stage, self._material, self._fabric = stage, material, fabric
         self._metrics, self._checkpoints = metrics, checkpoints
@@ -104,6 +112,8 @@ class Training:
         self._snapshot_at = {round(self.steps * (first + apart * (n + 0.5))) for n in range(stage.snapshots)}
         # the latest of each term since the last validation: a term may act on some steps only
         self._means: dict[str, Tensor] = {}
+        self._compiled = stage.compiled if compiled.available() else False
+        self._times: list[float] = []
 
     def run(self) -> dict[str, Tensor]:
         """Train to the end.
@@ -118,11 +128,18 @@ class Training:
         """
         self._resume()
         started = saved = time.monotonic()
+        if self._compiled:
+            self._compile()
         with bar() as display:
             task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
             while self.step < self.steps and not self._finished_early():
+                if self._compiled is None and self._is_worth_compiling():
+                    display.update(task, note="compiling the network")
+                    self._compile()
+                began = time.monotonic()
                 self._means |= self._one_step()
                 self.step += 1
+                self._times.append(time.monotonic() - began)
                 if self.step in self._snapshot_at:
                     self.snapshots.append({k: v.detach().clone() for k, v in self._potential.state_dict().items()})
                 display.advance(task)
@@ -150,6 +167,19 @@ class Training:
         if world_size() == 1:
             return asked
         return bool(global_sum(torch.tensor(float(asked), device=self._fabric.device)) > 0)
+
+    def _is_worth_compiling(self) -> bool:
+        """Whether compiled code would make up for the time it takes to compile; decided once, for all processes."""
+        if len(self._times) <= TRIED:
+            return False
+        ahead = statistics.median(self._times[1:]) * (self.steps - self.step)
+        self._compiled = bool(self._fabric.broadcast(ahead > compiled.WORTH_TRAINING))
+        return self._compiled
+
+    def _compile(self) -> None:
+        self._compiled = self._loss.compile_passes()
+        if self._compiled:
+            self._say(f"stage {self._stage.name}: steps are compiled from step {self.step} on")
 
     def _one_step(self) -> dict[str, Tensor]:
         """Make a step; the mean of each term of the loss that acted."""
@@ -290,6 +320,7 @@ class Training:
             "rate": rate,
             "best": self._best.state(),
             "snapshots": len(self.snapshots),
+            "compiled": self._compiled,
             "means": {name: float(mean) for name, mean in self._means.items()},
             "balance": self._loss.balancer.state,
             "parameters": optimiser_names(self._potential, self._optimiser),
@@ -319,6 +350,8 @@ class Training:
         self._best_weights = _part(tensors, "best.")
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": _moments(tensors)})
         self.step, self._seconds = header["step"], header["seconds"]
+        if self._compiled is None:  # so that going on is what an uninterrupted run would have done
+            self._compiled = header.get("compiled")
         rate = header["rate"]
         self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
         self._rate.best = math.inf if rate["best"] is None else rate["best"]

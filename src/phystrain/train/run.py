@@ -176,6 +176,7 @@ class Run:
             should_stop=lambda: bool(stopped),
             on_best=lambda weights: self._save(stage, settings, weights, checkpoints / "best.safetensors"),
             gate=self._gate_of(stage),
+            say=self._log,
         )
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(

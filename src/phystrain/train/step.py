@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from phystrain import compiled
 from phystrain.config import Balance
 from phystrain.derive import Potential
 from phystrain.labels import Batch
@@ -81,8 +82,15 @@ class TrainingStep(nn.Module):
         self.potential = potential
         self.sources = (Source("", dict(objectives)), *others)
         self.balancer = Balancer(balance or Balance())
+        self._fast: list[nn.Module] = []  # in a list: it holds the parameters of the potential, which has them already
         self._stay_near = stay_near
         self._home = [parameter.detach().clone() for parameter in self._trained()] if stay_near else []
+
+    def compile_passes(self) -> bool:
+        """Make further passes in compiled code; false where there is nothing that can be compiled."""
+        fast = compiled.faster(self.potential, training=True)
+        self._fast = [] if fast is self.potential else [fast]
+        return bool(self._fast)
 
     def forward(self, *batches: Batch | None, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to differentiate, and the mean of each term that acted over all processes (detached).
@@ -121,7 +129,9 @@ class TrainingStep(nn.Module):
 
     def _found(self, source: Source, batch: Batch, objectives: Mapping[str, Objective]) -> list[Found]:
         """Terms of a batch. Those that act on all structures come first: parts of them read from their passes."""
-        model = Evaluator(as_potential(self.potential), stress=wants_stress(objectives))
+        plain = as_potential(self.potential)
+        passed = as_potential(self._fast[0]) if self._fast else plain
+        model = Evaluator(passed, stress=wants_stress(objectives), plain=plain)
         parts = Parts(batch, model)
         terms: dict[str, Term] = {}
         for name, objective in sorted(objectives.items(), key=lambda item: -item[1].part):
