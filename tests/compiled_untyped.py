@@ -10,10 +10,12 @@ from phystrain.data.structures import Structures
 from phystrain.derive import evaluate
 from phystrain.dynamics import Settings, simulate
 from phystrain.graph import AtomGraph
+from phystrain.potentials import build
 from phystrain.saving import read_state
+from phystrain.statistics import Statistics
 from phystrain.train.run import Run
 from phystrain.train.step import TrainingStep
-from tests.test_compiled import CUTOFF, make_crystal, make_network
+from tests.test_compiled import CUTOFF, TERMS, make_crystal, make_network
 
 
 def graph_of(*frames):
@@ -69,9 +71,21 @@ def batches(reach):
     return [store.batch(chosen) for chosen in ([0], [1, 2], [0, 1, 2])]
 
 
-def test_compiled_training_steps_have_the_gradients_of_plain_ones(caplog):
-    network = make_network(confined=True)
+def direct_network():
+    torch.manual_seed(0)
+    model = {"kind": "painn", "channels": 8, "layers": 2, "cutoff": CUTOFF, "head": "direct"}
+    return build(
+        {"kind": "sum", "terms": {**TERMS, "model": model, "prior": TERMS["reference"]}}, Statistics.bare((8, 14))
+    )
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_compiled_training_steps_have_the_gradients_of_plain_ones(direct, caplog):
+    network = direct_network() if direct else make_network(confined=True)
     terms = objectives.parse(EVERY_TERM)
+    if direct:
+        assert not TrainingStep(network, terms).compile_passes(), "stress is not what the heads give"
+        del terms["stress"]
     plain, fast = TrainingStep(network, terms), TrainingStep(network, terms)
     assert fast.compile_passes()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

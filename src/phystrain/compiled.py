@@ -11,7 +11,7 @@ import copy
 import logging
 import shutil
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -39,24 +39,26 @@ _VARIANTS = 64
 def faster(potential: nn.Module, *, training: bool = False) -> nn.Module:
     """The same potential with its networks compiled; weights are shared, derivatives are first derivatives only.
 
-    Compiling happens at the first evaluation. Where it fails, or gives something else than the plain network, a
-    warning is logged and the plain network is used.
+    Networks with a direct force head are compiled in training only. Compiling happens at the first evaluation. Where
+    it fails, or gives something else than the plain network, a warning is logged and the plain network is used.
 
     Args:
         potential: conservative; terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
         training: energies, forces and stresses can be differentiated by the parameters, and by nothing else: a
-            derivative of them by positions is left out without a word. Networks without trained parameters stay plain.
+            derivative of them by positions is left out without a word, and with it the stress beside a direct force
+            head. Networks without trained parameters stay plain.
 
     Returns:
         ``potential`` itself where there is nothing to compile.
     """
-    if hasattr(potential, "heads"):
+    direct = hasattr(potential, "heads")
+    if direct and not training:
         return potential
     if getattr(potential, "edgewise", False):
         if not training:
             return _Compiled(potential)
         trained = any(parameter.requires_grad for parameter in potential.parameters())
-        return _CompiledTraining(potential) if trained else potential
+        return (_CompiledHeads if direct else _CompiledTraining)(potential) if trained else potential
     # the gradient of one term is that of the whole only where terms are added, not where they are multiplied
     inside = any(getattr(module, "edgewise", False) for module in potential.modules())
     if not inside or not (isinstance(potential, nn.ModuleDict) or getattr(potential, "additive", False)):
@@ -91,6 +93,21 @@ class _EdgeGraph(AtomGraph):
         return torch.linalg.vector_norm(self.given, dim=1)
 
 
+def _edge_graph(vectors: Tensor, species: Tensor, edges: Tensor, cutoff: float) -> _EdgeGraph:
+    cell = vectors.new_zeros(1, 3, 3)
+    return _EdgeGraph(
+        positions=vectors.new_zeros(len(species), 3),
+        species=species,
+        system=torch.zeros_like(species),
+        cell=cell,
+        pbc=cell[:, 0] > 0,
+        edges=edges,
+        shifts=torch.zeros_like(vectors),
+        cutoff=cutoff,
+        given=vectors,
+    )
+
+
 class _Differentiated(nn.Module):
     """Atomic energies and the gradient of their sum with respect to the edge vectors."""
 
@@ -101,47 +118,56 @@ class _Differentiated(nn.Module):
     def forward(
         self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "edges 3"]]:
+        network = cast(Potential, self.network)
+
         def energy(given: Tensor) -> tuple[Tensor, Tensor]:
-            cell = given.new_zeros(1, 3, 3)
-            graph = _EdgeGraph(
-                positions=given.new_zeros(len(species), 3),
-                species=species,
-                system=torch.zeros_like(species),
-                cell=cell,
-                pbc=cell[:, 0] > 0,
-                edges=edges,
-                shifts=torch.zeros_like(given),
-                cutoff=cast(Potential, self.network).cutoff,
-                given=given,
-            )
-            atomic = cast(Potential, self.network).atomic_energies(graph)
+            atomic = network.atomic_energies(_edge_graph(given, species, edges, network.cutoff))
             return atomic.sum(), atomic
 
         gradient, (_, atomic) = torch.func.grad_and_value(energy, has_aux=True)(vectors)
         return atomic, gradient
 
 
+class _WithHeads(nn.Module):
+    """Atomic energies, and forces that are an output of their own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
+    ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
+        network: Any = self.network
+        return cast(tuple[Tensor, Tensor], network.heads(_edge_graph(vectors, species, edges, network.cutoff)))
+
+
 class _Compiled(nn.Module):
     """A network that is compiled when it is first used."""
+
+    traced: ClassVar[Any] = _Differentiated
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         self.cutoff = float(cast(Potential, network).cutoff)
-        self._run: Any = torch.compile(_Differentiated(network), dynamic=True, fullgraph=True)
+        self._run: Any = torch.compile(self.traced(network), dynamic=True, fullgraph=True)
         self._checked, self._plain = False, False
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
-        network = cast(Potential, self.network)
         graph = graph.within(self.cutoff)
+        return self._energies(graph) if self._is_ready(graph) else cast(Potential, self.network).atomic_energies(graph)
+
+    def _is_ready(self, graph: AtomGraph) -> bool:
+        """Whether compiled code can be used; the first time it is compiled and compared."""
         # sizes zero and one would each be compiled for themselves
         if self._plain or graph.n_atoms < 2 or graph.edges.shape[1] < 2:
-            return network.atomic_energies(graph)
+            return False
         if not self._checked:
             self._check(graph)
-            return network.atomic_energies(graph)
-        return self._energies(graph)
+            return False
+        return True
 
     def _energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         return cast(Tensor, _Known.apply(graph.vectors, graph.species, graph.edges, self._evaluate))
@@ -154,7 +180,7 @@ class _Compiled(nn.Module):
         """Compile, and compare with the plain network, which also refuses elements that it does not know."""
         self._checked = True
         vectors = graph.vectors.detach()
-        expected = self._figures(_Differentiated(self.network), vectors, graph)
+        expected = self._figures(self.traced(self.network), vectors, graph)
         try:
             found = self._figures(self._evaluate, vectors, graph)
         except Exception as error:  # whatever the compiler may raise, the plain network still works
@@ -195,7 +221,7 @@ class _CompiledTraining(_Compiled):
             return cast(tuple[Tensor, Tensor], self._run(vectors, species, edges))
 
     def _figures(self, run: Any, vectors: Tensor, graph: AtomGraph) -> tuple[Tensor, ...]:
-        """Energies, their gradient, and the derivatives of a sum made of both by all parameters."""
+        """Energies, their gradient or the forces, and the derivatives of a sum made of both by all parameters."""
         with torch.enable_grad():
             atomic, gradient = run(vectors, graph.species, graph.edges)
             trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
@@ -203,6 +229,24 @@ class _CompiledTraining(_Compiled):
             slopes = torch.autograd.grad(atomic.sum() + gradient.square().sum(), trained, allow_unused=True)
         flat = [slope.flatten() for slope in slopes if slope is not None]
         return atomic.detach(), gradient.detach(), torch.cat(flat)
+
+
+class _CompiledHeads(_CompiledTraining):
+    """A network with energies and forces of their own, both made in one compiled pass."""
+
+    traced: ClassVar[Any] = _WithHeads
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV, of the plain network."""
+        return cast(Potential, self.network).atomic_energies(graph)
+
+    def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
+        """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å."""
+        graph = graph.within(self.cutoff)
+        if torch.is_grad_enabled() and self._is_ready(graph):
+            return self._evaluate(graph.vectors.detach(), graph.species, graph.edges)
+        network: Any = self.network
+        return cast(tuple[Tensor, Tensor], network.heads(graph))
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

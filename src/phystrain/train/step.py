@@ -88,6 +88,9 @@ class TrainingStep(nn.Module):
 
     def compile_passes(self) -> bool:
         """Make further passes in compiled code; false where there is nothing that can be compiled."""
+        stress = any(wants_stress(source.objectives) for source in self.sources)
+        if stress and hasattr(self.potential, "heads"):  # it is a derivative by positions, which the heads leave out
+            return False
         fast = compiled.faster(self.potential, training=True)
         self._fast = [] if fast is self.potential else [fast]
         return bool(self._fast)
