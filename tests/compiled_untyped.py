@@ -55,6 +55,7 @@ EVERY_TERM = {
     "forces": {"weight": 10.0},
     "stress": {},
     "pitc": {},
+    "antithetic": {},
     "pisc": {"distribution": "adversarial_gradient"},
 }
 

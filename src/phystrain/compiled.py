@@ -10,8 +10,8 @@ network. Everything else runs as it is.
 import copy
 import logging
 import shutil
-from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -93,158 +93,181 @@ class _EdgeGraph(AtomGraph):
         return torch.linalg.vector_norm(self.given, dim=1)
 
 
-def _edge_graph(vectors: Tensor, species: Tensor, edges: Tensor, cutoff: float) -> _EdgeGraph:
-    cell = vectors.new_zeros(1, 3, 3)
-    return _EdgeGraph(
-        positions=vectors.new_zeros(len(species), 3),
-        species=species,
-        system=torch.zeros_like(species),
-        cell=cell,
-        pbc=cell[:, 0] > 0,
-        edges=edges,
-        shifts=torch.zeros_like(vectors),
-        cutoff=cutoff,
-        given=vectors,
-    )
-
-
-class _Differentiated(nn.Module):
-    """Atomic energies and the gradient of their sum with respect to the edge vectors."""
+class _Traced(nn.Module):
+    """What is compiled: a function of edge vectors, species and edges that makes tensors."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
+
+    def graph(self, vectors: Tensor, species: Tensor, edges: Tensor) -> _EdgeGraph:
+        """The graph that the network sees."""
+        cell = vectors.new_zeros(1, 3, 3)
+        return _EdgeGraph(
+            positions=vectors.new_zeros(len(species), 3),
+            species=species,
+            system=torch.zeros_like(species),
+            cell=cell,
+            pbc=cell[:, 0] > 0,
+            edges=edges,
+            shifts=torch.zeros_like(vectors),
+            cutoff=self.network.cutoff,
+            given=vectors,
+        )
+
+
+class _Differentiated(_Traced):
+    """Atomic energies and the gradient of their sum with respect to the edge vectors."""
 
     def forward(
         self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "edges 3"]]:
-        network = cast(Potential, self.network)
-
         def energy(given: Tensor) -> tuple[Tensor, Tensor]:
-            atomic = network.atomic_energies(_edge_graph(given, species, edges, network.cutoff))
+            atomic = self.network.atomic_energies(self.graph(given, species, edges))
             return atomic.sum(), atomic
 
         gradient, (_, atomic) = torch.func.grad_and_value(energy, has_aux=True)(vectors)
         return atomic, gradient
 
 
-class _WithHeads(nn.Module):
+class _WithHeads(_Traced):
     """Atomic energies, and forces that are an output of their own."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(
         self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
-        network: Any = self.network
-        return cast(tuple[Tensor, Tensor], network.heads(_edge_graph(vectors, species, edges, network.cutoff)))
+        return cast(tuple[Tensor, Tensor], self.network.heads(self.graph(vectors, species, edges)))
 
 
-class _Compiled(nn.Module):
-    """A network that is compiled when it is first used."""
+class _EnergiesAlone(_Traced):
+    """Atomic energies."""
 
-    traced: ClassVar[Any] = _Differentiated
+    def forward(
+        self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
+    ) -> tuple[Float[Tensor, " atoms"]]:
+        return (cast(Tensor, self.network.atomic_energies(self.graph(vectors, species, edges))),)
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.cutoff = float(cast(Potential, network).cutoff)
-        self._run: Any = torch.compile(self.traced(network), dynamic=True, fullgraph=True)
+
+class _Code:
+    """A traced network that is compiled, and compared with the plain one, when it is first used.
+
+    Args:
+        traced: what is compiled.
+        training: whether results are differentiated by the parameters.
+    """
+
+    def __init__(self, traced: _Traced, *, training: bool) -> None:
+        self._traced, self._training = traced, training
+        self._run: Any = torch.compile(traced, dynamic=True, fullgraph=True)
         self._checked, self._plain = False, False
 
-    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV."""
-        graph = graph.within(self.cutoff)
-        return self._energies(graph) if self._is_ready(graph) else cast(Potential, self.network).atomic_energies(graph)
-
-    def _is_ready(self, graph: AtomGraph) -> bool:
+    def is_ready(self, graph: AtomGraph) -> bool:
         """Whether compiled code can be used; the first time it is compiled and compared."""
         # sizes zero and one would each be compiled for themselves
         if self._plain or graph.n_atoms < 2 or graph.edges.shape[1] < 2:
             return False
         if not self._checked:
-            self._check(graph)
+            self._check(graph)  # by plain code, which also refuses elements that the network does not know
             return False
         return True
 
-    def _energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        return cast(Tensor, _Known.apply(graph.vectors, graph.species, graph.edges, self._evaluate))
-
-    def _evaluate(self, vectors: Tensor, species: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        with torch._dynamo.config.patch(recompile_limit=_VARIANTS), torch.no_grad():
-            return cast(tuple[Tensor, Tensor], self._run(vectors, species, edges))
+    def __call__(self, vectors: Tensor, species: Tensor, edges: Tensor) -> Any:
+        """Results of the traced network."""
+        # objectives may ask for gradients of parts of the loss: buffers must outlive the first of them
+        unshared = torch._functorch.config.patch(donated_buffer=False)
+        variants = torch._dynamo.config.patch(recompile_limit=_VARIANTS)
+        with variants, unshared, torch.set_grad_enabled(self._training):
+            return self._run(vectors, species, edges)
 
     def _check(self, graph: AtomGraph) -> None:
-        """Compile, and compare with the plain network, which also refuses elements that it does not know."""
         self._checked = True
-        vectors = graph.vectors.detach()
-        expected = self._figures(self.traced(self.network), vectors, graph)
+        name = type(self._traced.network).__name__
+        given = graph.vectors.detach(), graph.species, graph.edges  # before gradients may be off: vectors are kept
+        expected = self._figures(self._traced, *given)
         try:
-            found = self._figures(self._evaluate, vectors, graph)
+            found = self._figures(self, *given)
         except Exception as error:  # whatever the compiler may raise, the plain network still works
-            log.warning("%s: not compiled (%s)", type(self.network).__name__, str(error).strip().splitlines()[0])
+            log.warning("%s: not compiled (%s)", name, str(error).strip().splitlines()[0])
             self._plain = True
             return
         if not all(map(_alike, found, expected)):
-            log.warning("%s: compiled code gives other energies or forces; not used", type(self.network).__name__)
+            log.warning("%s: compiled code gives other energies or forces; not used", name)
             self._plain = True
 
-    def _figures(self, run: Any, vectors: Tensor, graph: AtomGraph) -> tuple[Tensor, ...]:
-        """What compiled and plain network must agree on."""
-        with torch.no_grad():
-            return cast(tuple[Tensor, ...], run(vectors, graph.species, graph.edges))
+    def _figures(self, run: Any, *given: Tensor) -> list[Tensor]:
+        """What compiled and plain network must agree on: results, and derivatives of a sum by all parameters."""
+        with torch.set_grad_enabled(self._training):
+            results = run(*given)
+            figures = [result.detach() for result in results]
+            if self._training:
+                trained = [parameter for parameter in self._traced.parameters() if parameter.requires_grad]
+                # a sum of squares, because the plain sum of a gradient hardly depends on anything
+                total = results[0].sum() + sum(result.square().sum() for result in results[1:])
+                slopes = torch.autograd.grad(total, trained, allow_unused=True)
+                figures.append(torch.cat([slope.flatten() for slope in slopes if slope is not None]))
+        return figures
 
 
-class _CompiledTraining(_Compiled):
-    """A network whose energies and forces are made in one compiled pass that can be differentiated by its parameters.
+class _Compiled(nn.Module):
+    """A network for dynamics."""
 
-    Without gradients (validation), it is the plain network.
-    """
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.cutoff = float(cast(Potential, network).cutoff)
+        self._pass = _Code(_Differentiated(network), training=False)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
-        if not torch.is_grad_enabled() or not graph.vectors.requires_grad:
+        graph = graph.within(self.cutoff)
+        if not self._pass.is_ready(graph):
             return cast(Potential, self.network).atomic_energies(graph)
-        return super().atomic_energies(graph)
+        return cast(Tensor, _Known.apply(graph.vectors, graph.species, graph.edges, self._pass))
 
-    def _energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+
+class _CompiledTraining(nn.Module):
+    """A network whose energies and forces are made in one compiled pass that can be differentiated by its parameters.
+
+    Without gradients (validation), it is the plain network. Passes that need no derivative by positions have code of
+    their own.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.cutoff = float(cast(Potential, network).cutoff)
+        self._pass = _Code(self._traced(network), training=True)
+        self._alone = _Code(_EnergiesAlone(network), training=True)
+
+    def _traced(self, network: nn.Module) -> _Traced:
+        return _Differentiated(network)
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        graph = graph.within(self.cutoff)
         vectors = graph.vectors
-        atomic, gradient = self._evaluate(vectors.detach(), graph.species, graph.edges)
-        return cast(Tensor, _Attached.apply(vectors, atomic, gradient))
-
-    def _evaluate(self, vectors: Tensor, species: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        # objectives may ask for gradients of parts of the loss: buffers must outlive the first of them
-        unshared = torch._functorch.config.patch(donated_buffer=False)
-        with torch._dynamo.config.patch(recompile_limit=_VARIANTS), unshared:
-            return cast(tuple[Tensor, Tensor], self._run(vectors, species, edges))
-
-    def _figures(self, run: Any, vectors: Tensor, graph: AtomGraph) -> tuple[Tensor, ...]:
-        """Energies, their gradient or the forces, and the derivatives of a sum made of both by all parameters."""
-        with torch.enable_grad():
-            atomic, gradient = run(vectors, graph.species, graph.edges)
-            trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-            # a sum of squares, because the plain sum of the gradient hardly depends on anything
-            slopes = torch.autograd.grad(atomic.sum() + gradient.square().sum(), trained, allow_unused=True)
-        flat = [slope.flatten() for slope in slopes if slope is not None]
-        return atomic.detach(), gradient.detach(), torch.cat(flat)
+        code = self._pass if vectors.requires_grad else self._alone
+        if not torch.is_grad_enabled() or not code.is_ready(graph):
+            return cast(Potential, self.network).atomic_energies(graph)
+        results = code(vectors.detach(), graph.species, graph.edges)
+        return cast(Tensor, _Attached.apply(vectors, *results) if vectors.requires_grad else results[0])
 
 
 class _CompiledHeads(_CompiledTraining):
     """A network with energies and forces of their own, both made in one compiled pass."""
 
-    traced: ClassVar[Any] = _WithHeads
+    def _traced(self, network: nn.Module) -> _Traced:
+        return _WithHeads(network)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV, of the plain network."""
-        return cast(Potential, self.network).atomic_energies(graph)
+        """(atoms,) eV, without a derivative by positions."""
+        return super().atomic_energies(replace(graph, positions=graph.positions.detach()))
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å."""
         graph = graph.within(self.cutoff)
-        if torch.is_grad_enabled() and self._is_ready(graph):
-            return self._evaluate(graph.vectors.detach(), graph.species, graph.edges)
+        if torch.is_grad_enabled() and self._pass.is_ready(graph):
+            return cast(tuple[Tensor, Tensor], self._pass(graph.vectors.detach(), graph.species, graph.edges))
         network: Any = self.network
         return cast(tuple[Tensor, Tensor], network.heads(graph))
 

@@ -78,6 +78,18 @@ class Evaluator:
             stress=derivation.stress() if "stress" in want else None,
         )
 
+    def energy_alone(self, graph: AtomGraph) -> Float[Tensor, " systems"]:
+        """(systems,) eV of structures of which nothing else will be asked: cheaper, as nothing is differentiated.
+
+        Read from the pass of :meth:`predict` where there is one, else from one that is not memoised.
+        """
+        if id(graph) in self._passes or id(graph) in self._parts:
+            energy = self.predict(graph, ("energy",)).energy
+            assert energy is not None
+            return energy
+        with torch.set_grad_enabled(self._create_graph):
+            return graph.sum_per_system(self._potential.atomic_energies(graph).to(torch.float64))
+
     def _derivation(self, graph: AtomGraph) -> Derivation:
         if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
             derivation = Derivation(self._potential, graph, stress=self._stress, create_graph=self._create_graph)
