@@ -54,7 +54,7 @@ EVERY_TERM = {
     "energy": {},
     "forces": {"weight": 10.0},
     "stress": {},
-    "pitc": {},
+    "pitc": {"weight": "auto"},
     "antithetic": {},
     "pisc": {"distribution": "adversarial_gradient"},
 }

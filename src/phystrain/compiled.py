@@ -158,6 +158,10 @@ class _Code:
 
     def __init__(self, traced: _Traced, *, training: bool) -> None:
         self._traced, self._training = traced, training
+        if training:
+            # objectives may ask for gradients of parts of the loss: buffers must outlive the first of them. For good,
+            # because torch looks at this when it compiles and again whenever it differentiates
+            torch._functorch.config.donated_buffer = False
         self._run: Any = torch.compile(traced, dynamic=True, fullgraph=True)
         self._checked, self._plain = False, False
 
@@ -173,10 +177,7 @@ class _Code:
 
     def __call__(self, vectors: Tensor, species: Tensor, edges: Tensor) -> Any:
         """Results of the traced network."""
-        # objectives may ask for gradients of parts of the loss: buffers must outlive the first of them
-        unshared = torch._functorch.config.patch(donated_buffer=False)
-        variants = torch._dynamo.config.patch(recompile_limit=_VARIANTS)
-        with variants, unshared, torch.set_grad_enabled(self._training):
+        with torch._dynamo.config.patch(recompile_limit=_VARIANTS), torch.set_grad_enabled(self._training):
             return self._run(vectors, species, edges)
 
     def _check(self, graph: AtomGraph) -> None:
