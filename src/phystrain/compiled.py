@@ -8,6 +8,7 @@ network. Everything else runs as it is.
 """
 
 import copy
+import importlib
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -161,7 +162,7 @@ class _Code:
         if training:
             # objectives may ask for gradients of parts of the loss: buffers must outlive the first of them. For good,
             # because torch looks at this when it compiles and again whenever it differentiates
-            torch._functorch.config.donated_buffer = False
+            importlib.import_module("torch._functorch.config").donated_buffer = False  # type: ignore[attr-defined]
         self._run: Any = torch.compile(traced, dynamic=True, fullgraph=True)
         self._checked, self._plain = False, False
 
