@@ -24,6 +24,19 @@ def test_a_misspelt_kind_is_answered_with_the_nearest():
         registry.find("potentials", "pain")
 
 
+@pytest.mark.parametrize(
+    ("word", "choices", "near"),
+    [
+        ("trian.xyz", ["test.xyz", "train.xyz"], "train.xyz"),
+        ("silica.extxyz", ["silica.xyz", "water.extxyz"], "silica.xyz"),
+        ("start.xyz", ["gold.xyz", "water.xyz", "iron.xyz"], None),  # alike in nothing but their ending
+    ],
+)
+def test_what_is_far_off_is_not_suggested(word, choices, near):
+    found = registry.did_you_mean(word, choices)
+    assert found == (f"choose from {', '.join(sorted(choices))}" if near is None else f"did you mean {near!r}?")
+
+
 def imported(file: Path) -> set[str]:
     """Modules of the package that a file imports."""
     names = set()
