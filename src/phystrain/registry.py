@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from phystrain.errors import UserError
 
-
 _ALIKE = 0.6  # of two words: below it suggestions are far-fetched
 
 
