@@ -13,26 +13,12 @@ from torch import nn
 
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
+from phystrain.reference import Reference
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
 Grade = Literal["safe", "limited", "unsafe"]
 """What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A trajectory of the reference method, or of a potential that is trusted.
-
-    Attributes:
-        frames: of the same atoms in the same order, equally spaced in time, with forces if they are known.
-        interval: fs between frames.
-        temperature: K.
-    """
-
-    frames: Structures
-    interval: float
-    temperature: float
 
 
 @dataclass(frozen=True)
