@@ -12,7 +12,7 @@ with a sixteenth of the step, at which anything smooth has vanished and a jump i
 
 from dataclasses import replace
 from itertools import product
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -20,10 +20,11 @@ from pydantic import Field
 from phystrain.data.structures import Floats, Structures
 from phystrain.derive import cutoff_known
 from phystrain.neighbours import neighbour_list
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Grade, Result, Subject
 from phystrain.reliability._static import (
     ORDER,
     ROOM,
+    StaticTest,
     copies_at,
     formula,
     jumps_of,
@@ -43,12 +44,10 @@ _SIDEWAYS = 0.5  # Å that an atom is moved at most to bring a neighbour to the 
 _LONGEST = 30.0  # Å, a longer cut-off is none
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Jumps of energy and forces along short lines through the user's structures."""
 
     kind: Literal["cutoff"] = "cutoff"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     rattle: float = Field(default=0.02, ge=0, description="Å, random displacement first, so that no line is special")
     compressed: float = Field(default=0.85, gt=0, le=1, description="length of the compressed copy, as a fraction")
     step: float = Field(default=0.01, gt=0, description="Å between points of a line")
@@ -61,7 +60,6 @@ class Config(ReliabilityTest):
     force: float = Field(default=10.0, gt=0, description="meV/Å, largest jump of a force")
     part: float = Field(default=0.05, gt=0, description="largest jump of a force, as a fraction of the RMS, if smaller")
     fatal: float = Field(default=20.0, gt=1, description="a jump of so many times the limit is unsafe")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Move atoms of ``subject.start``, or of its other sets.

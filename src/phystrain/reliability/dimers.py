@@ -23,8 +23,8 @@ from phystrain.reliability._static import (
     cluster,
     energies_of,
     finite,
-    pair_label,
 )
+from phystrain.statistics import pair_label
 
 SMALL_FORCE = 0.010  # eV/Å
 SMALL_STEP = 0.001  # eV

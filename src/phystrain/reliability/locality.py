@@ -11,7 +11,7 @@ depends on the number of atoms, or on anything else that is not local, does not 
 """
 
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -19,18 +19,16 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import cluster, opened, predict, structures_of
+from phystrain.reliability import Grade, Result, Subject
+from phystrain.reliability._static import StaticTest, cluster, opened, predict, structures_of
 
 _DECAY = 0.8  # at twice the distance less than this part must be left for the difference to count as decaying
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Extensivity, locality and the limit of isolated atoms."""
 
     kind: Literal["locality"] = "locality"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     apart: float = Field(default=100.0, gt=0, description="Å between two copies")
     ghosts: float = Field(default=40.0, gt=0, description="Å from a structure to the ghost atoms")
     alone: float = Field(default=60.0, gt=0, description="Å between atoms that should be isolated")
@@ -41,7 +39,6 @@ class Config(ReliabilityTest):
     reference: float = Field(
         default=0.1, gt=0, description="eV, difference of a lone atom from its reference energy that is mentioned"
     )
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Look at structures of ``subject.start``, or of its other sets.
