@@ -20,7 +20,7 @@ from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.md import run_md
 from phystrain.preflight import checked, require_apart, require_temperature
-from phystrain.reliability import Reference, Result, Subject
+from phystrain.reliability import Figures, Reference, Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
 from phystrain.report.covered import covered, store_covered
@@ -172,12 +172,12 @@ def audit_model(
     return variant
 
 
-def _spread_figures(ensemble: Ensemble, labelled: Structures) -> dict[str, float | int | str | None]:
+def _spread_figures(ensemble: Ensemble, labelled: Structures) -> Figures:
     """How well the spread tells the errors of forces."""
     observed = ensemble.observe(labelled)
     if len(observed.known().spread) < LEAST_ATOMS:
         raise UserError("too few atoms with forces to compare the spread with: name them with --forces")
-    figures: dict[str, float | int | str | None] = {
+    figures: Figures = {
         "spread, models": len(ensemble.members),
         "spread, from": ensemble.source,
         "spread, calibrated": "no" if ensemble.calibration is None else "yes",

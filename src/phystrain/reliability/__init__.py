@@ -17,6 +17,9 @@ from phystrain.reference import Reference
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
+Figures = dict[str, float | int | str | None]
+"""Raw numbers and facts by name; the name carries the unit."""
+
 Grade = Literal["safe", "limited", "unsafe"]
 """What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
 
@@ -81,7 +84,7 @@ class Result(BaseModel):
     Attributes:
         test: kind of the test, which is its file name.
         title: for people.
-        figures: raw numbers by name; the name carries the unit.
+        figures: what was measured.
         passed: ``None`` where nothing is judged or the test does not apply.
         threshold: the criterion in words, with its source.
         sentence: the finding in one sentence.
@@ -97,7 +100,7 @@ class Result(BaseModel):
 
     test: str
     title: str
-    figures: dict[str, float | int | str | None] = {}
+    figures: Figures = {}
     passed: bool | None = None
     threshold: str = ""
     sentence: str = ""

@@ -23,7 +23,7 @@ from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics import Settings, Trajectory, simulate
 from phystrain.errors import UserError
 from phystrain.reference import unwrapped
-from phystrain.reliability import Result, Subject
+from phystrain.reliability import Figures, Result, Subject
 from phystrain.reliability._runs import RunTest, in_turn, starts_of
 from phystrain.uncertainty.ensemble import digest
 
@@ -88,7 +88,7 @@ class Compared:
         return self.reference.species[: self.reference.sizes[0]]
 
     @property
-    def figures(self) -> dict[str, float | int | str | None]:
+    def figures(self) -> Figures:
         """What the comparison rests on."""
         return {
             "temperature, K": self.kelvin,

@@ -1,6 +1,7 @@
 """What the static tests share: structures to look at, predictions of many copies, and noise."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
@@ -222,6 +223,21 @@ def widest_gap(single: Structures) -> float:
     fractions = np.sort(np.linalg.solve(cell.T, single.positions.T).T % 1.0, axis=0)
     gaps = np.diff(fractions, axis=0, append=fractions[:1] + 1).max(axis=0)
     return float((gaps * heights(single)[0]).max())
+
+
+def affordable(kinds: Sequence[str], atoms: Sequence[int], limit: int, least: int) -> list[int]:
+    """Numbers of what can be looked at: one of each kind before a second of any, as many as the effort allows.
+
+    Args:
+        kinds: of each.
+        atoms: that are evaluated for each.
+        limit: atoms in all.
+        least: how many in any case.
+    """
+    turns = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    order = np.argsort(turns, kind="stable")
+    cost = np.cumsum(np.array(atoms)[order])
+    return order[: max(least, int(np.searchsorted(cost, limit, side="right")))].tolist()
 
 
 def evenly(total: int, most: int) -> Ints:

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._barriers import REGION, BarrierTest
 from phystrain.reliability._bonds import Bond, shortest_bonds
-from phystrain.reliability._static import energies_of, evenly, finite, formula
+from phystrain.reliability._static import affordable, energies_of, evenly, finite, formula
 from phystrain.statistics import Statistics, pair_name
 
 
@@ -52,7 +52,9 @@ class Config(BarrierTest):
         chosen = source.select(evenly(len(source), self.structures))
         chosen = chosen.without_labels()
         scans = [scan for number in range(len(chosen)) for scan in self._scans(chosen.select([number]), number)]
-        scans = self._affordable(scans)
+        kinds = ["" if scan.whole else scan.bonds[0].label for scan in scans]
+        atoms = [int(scan.structures.sizes.sum()) for scan in scans]
+        scans = [scans[number] for number in sorted(affordable(kinds, atoms, self.atoms, len(set(kinds))))]
         if not scans:
             return Result(test=self.kind, title="Compression", sentence="Nothing to compress: no two atoms are near.")
         together = Structures.concatenate([scan.structures for scan in scans])
@@ -65,19 +67,6 @@ class Config(BarrierTest):
             for scan, energy in zip(scans, parts, strict=True)
         ]
         return self._judged(found, subject)
-
-    def _affordable(self, scans: list["Scan"]) -> list["Scan"]:
-        """One scan of each kind before a second of any, as many as the effort allows; one of each in any case."""
-        seen: dict[str, int] = {}
-        turns = []
-        for scan in scans:
-            kind = "" if scan.whole else scan.bonds[0].label
-            turns.append(seen.setdefault(kind, 0))
-            seen[kind] += 1
-        order = np.argsort(turns, kind="stable").tolist()
-        cost = np.cumsum([int(scans[place].structures.sizes.sum()) for place in order])
-        kept = order[: max(len(seen), int(np.searchsorted(cost, self.atoms, side="right")))]
-        return [scans[place] for place in sorted(kept)]
 
     def _scans(self, structure: Structures, number: int) -> list["Scan"]:
         """All scans of one structure."""
@@ -98,7 +87,7 @@ class Config(BarrierTest):
 
     def _judged(self, found: list["Finding"], subject: Subject) -> Result:
         groups = {"structures": [f for f in found if f.scan.whole], "bonds": [f for f in found if not f.scan.whole]}
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         for name, group in groups.items():
             bad = [f for f in group if self._is_hole(f)]
             figures[name] = len(group)

@@ -13,7 +13,7 @@ from pydantic import Field
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.dynamics.guards import BOND_FACTOR
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import evenly
 from phystrain.statistics import pair_label, pair_name
 
@@ -41,7 +41,7 @@ class Config(ReliabilityTest):
         chosen = subject.train.select(evenly(len(subject.train), count))
         elements = chosen.elements
         found = self._counted(chosen)
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "structures": len(subject.train),
             "structures counted": len(chosen),
             "elements": " ".join(chemical_symbols[z] for z in elements),

@@ -17,7 +17,7 @@ from torch import Tensor
 from phystrain.data.structures import Structures
 from phystrain.derive import Potential, evaluate, gives_stress
 from phystrain.graph import AtomGraph
-from phystrain.reliability import Grade, Result, Subject
+from phystrain.reliability import Figures, Grade, Result, Subject
 from phystrain.reliability._static import StaticTest, in_double, rounding, structures_of
 from phystrain.units import GPA
 
@@ -68,7 +68,7 @@ class Config(StaticTest):
 
     def _judged(self, forces: "_Compared", stress: "_Compared") -> Result:
         worst, scale = forces.worst, forces.scale
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "largest force error, meV/Å": 1000 * worst,
             "RMS force error, meV/Å": 1000 * _rms(forces.errors),
             "RMS force, meV/Å": 1000 * scale,

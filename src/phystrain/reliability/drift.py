@@ -18,7 +18,7 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats
 from phystrain.dynamics import Trajectory, simulate
-from phystrain.reliability import Curve, Grade, Result, Subject
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
 from phystrain.reliability._runs import RunTest, highest_rung, starting
 from phystrain.reliability._static import evenly
 from phystrain.units import BOLTZMANN
@@ -89,7 +89,7 @@ class Config(RunTest):
         """What a trajectory of :meth:`run` says."""
         rungs = [self._rung(run, kelvin) for kelvin in np.unique(run.temperatures).tolist()]
         base = rungs[0]
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "temperature, K": base.kelvin,
             "time step, fs": run.settings.step,
             "length, ps": run.settings.picoseconds,
@@ -244,7 +244,7 @@ class Rung(NamedTuple):
     fall: float | None
     share: float | None
     heating: float
-    figures: dict[str, float | int | str | None]
+    figures: Figures
     curve: Curve
 
     @property

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from phystrain.data.structures import Floats
 from phystrain.dynamics import Trajectory, simulate
-from phystrain.reliability import Curve, Grade, Result, Subject
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
 from phystrain.reliability._runs import RunTest, starting
 
 
@@ -58,7 +58,7 @@ class Config(RunTest):
         first = float(run.temperatures[0])
         reached = first * (1 + (self.highest - 1) * run.steps / run.settings.n_steps)
         lowest = float(reached.min())
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "first temperature, K": first,
             "highest temperature, K": self.highest * first,
             "length, ps": run.settings.picoseconds,

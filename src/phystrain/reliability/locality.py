@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Grade, Result, Subject
+from phystrain.reliability import Figures, Grade, Result, Subject
 from phystrain.reliability._static import StaticTest, cluster, opened, predict, structures_of
 
 _DECAY = 0.8  # at twice the distance less than this part must be left for the difference to count as decaying
@@ -52,7 +52,7 @@ class Config(StaticTest):
         checks += self._ghosts(subject.potential, chosen, lone)
         bad = [check for check in checks if not check.value <= check.limit]
         far_ranged = bool(bad) and all(check.decays for check in bad)
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         for check in checks:
             figures[check.name] = check.value
             if check in bad:

@@ -14,7 +14,7 @@ from phystrain.data.structures import Structures
 from phystrain.dynamics import Trajectory, simulate
 from phystrain.dynamics.barostat import Barostat, bulk_moduli
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, Grade, Result, Subject
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
 from phystrain.reliability._runs import RunTest, starting
 from phystrain.units import GPA
 
@@ -100,7 +100,7 @@ class Config(RunTest):
         required = self.highest if self.required is None else self.required
         shown = _pressures(train)
         ratio = run.volume / run.volume[0]
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "temperature, K": float(run.temperatures[0]),
             "highest pressure, GPa": self.highest,
             "length, ps": run.settings.picoseconds,

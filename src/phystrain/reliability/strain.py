@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._barriers import REGION, BarrierTest
 from phystrain.reliability._static import (
     copies_at,
@@ -61,7 +61,7 @@ class Config(BarrierTest):
         scans = [self._scan(subject.potential, every.select([periodic[place]]), place) for place in chosen.tolist()]
         faults = [self._faults(scan) for scan in scans]
         bad = [number for number, found in enumerate(faults) if found]
-        figures: dict[str, float | int | str | None] = {"structures": len(scans), "faulty structures": len(bad)}
+        figures: Figures = {"structures": len(scans), "faulty structures": len(bad)}
         for scan in scans:
             figures |= {f"{what}, {scan.name}": value for what, value in scan.measures.items()}
         return Result(

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._barriers import BarrierTest
 from phystrain.reliability._bonds import Bond, beyond, shortest_bonds
 from phystrain.reliability._static import (
@@ -61,7 +61,7 @@ class Config(BarrierTest):
         if not lines:
             sentence = "No two atoms of the structures are bonded."
             return Result(test=self.kind, title="Bond stretching", applies=False, sentence=sentence)
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         faults: dict[str, list[Fault]] = {}
         for label, line in lines.items():
             faults[label] = self._faults(line)

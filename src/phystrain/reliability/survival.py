@@ -15,7 +15,7 @@ from pydantic import Field
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics import Trajectory, replicate, simulate
 from phystrain.files import write_with
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._kaplan_meier import Survival, kaplan_meier, largest_rate
 from phystrain.reliability._runs import RunTest, highest_rung, starting
 
@@ -80,7 +80,7 @@ class Config(RunTest):
             seed: of the bootstrap.
             training: K, temperature of the training data; the lowest of the run if not given.
         """
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "time step, fs": run.settings.step,
             "length, ps": run.settings.picoseconds,
             "runs": len(run.reasons),
@@ -117,7 +117,7 @@ class Config(RunTest):
         low, high = bootstrap_interval(times, seed)
         rate = largest_rate(int(failed.sum()), float(times.sum()))
         length = run.settings.picoseconds
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             f"survived at {kelvin:g} K": float(1 - failed.mean()),
             f"95 % interval of survival at {kelvin:g} K": f"{estimate.low[-1]:.2f} to {estimate.high[-1]:.2f}",
             f"median survival at {kelvin:g} K, ps": median,
@@ -177,7 +177,7 @@ class Rung(NamedTuple):
     holds: bool
     failed: int
     rate: float
-    figures: dict[str, float | int | str | None]
+    figures: Figures
     curve: Curve
     clause: str
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Grade, Result, Subject
+from phystrain.reliability import Figures, Grade, Result, Subject
 from phystrain.reliability._static import (
     StaticTest,
     Values,
@@ -73,7 +73,7 @@ class Config(StaticTest):
                 and (own[name].energy > beyond.energy or own[name].forces > beyond.forces or not own[name].finite)
             ]
         rough = energy_noise > self.noise or force_noise > self.force_noise or len(broken) < len(wrong)
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "rounding of the energy, meV/atom": energy_noise,
             "rounding of the forces, meV/Å": force_noise,
         }
