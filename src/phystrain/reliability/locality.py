@@ -10,7 +10,6 @@ differences that decay from one to the other; the criteria are not meant for it,
 depends on the number of atoms, or on anything else that is not local, does not decay.
 """
 
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -194,11 +193,8 @@ def _haunted(structure: Structures, elements: list[int], gap: float) -> Structur
     height, angle = 1 - 2 * turn / len(elements), np.pi * (1 + 5**0.5) * turn
     ring = np.sqrt(1 - height**2)
     sphere = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
-    return replace(
-        cluster(
-            np.concatenate([structure.species, elements]), np.vstack([structure.positions, centre + radius * sphere])
-        )
-    )
+    places = np.vstack([structure.positions, centre + radius * sphere])
+    return cluster(np.concatenate([structure.species, elements]), places)
 
 
 def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:
