@@ -6,14 +6,14 @@ import torch
 
 from phystrain import noise
 from phystrain.data.graphs import GraphStore
-from phystrain.errors import UserError
 from phystrain.labels import Batch
 
 
 class Loader:
     """Shuffled batches of a store, addressed by step, so that training can resume anywhere.
 
-    Every epoch visits every structure once. All processes draw the same global batch and take their share of it.
+    Every epoch visits every structure once. All processes draw the same global batch and take their share of it,
+    which may be empty.
 
     Args:
         store: the structures.
@@ -21,9 +21,6 @@ class Loader:
         seed: of the order and of the random streams.
         dtype: of the floating-point parts.
         rank, world_size: this process and how many there are.
-
-    Raises:
-        UserError: fewer structures than processes.
     """
 
     def __init__(
@@ -36,12 +33,8 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(store) < world_size:
-            raise UserError(
-                f"{len(store)} structures cannot feed {world_size} processes: use fewer processes or more structures"
-            )
         self.store = store
-        self.steps_per_epoch = max(1, min(-(-len(store) // batch_size), len(store) // world_size))
+        self.steps_per_epoch = max(1, -(-len(store) // batch_size))
         self.dtype = dtype
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._epoch = -1
