@@ -1,5 +1,6 @@
 """How the processes of a run find one another, and what all of them must see."""
 
+import logging
 import os
 import platform
 import time
@@ -14,11 +15,12 @@ from lightning_fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning_fabric.strategies import DDPStrategy
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from phystrain.config import RunConfig
 from phystrain.errors import UserError
 from phystrain.train.launch import Processes
-from phystrain.train.processes import patience
+from phystrain.train.processes import MEETING, patience
 
 _SEEN = 60.0
 """Seconds that a network file system may take to show a new file to other machines."""
@@ -33,21 +35,23 @@ def connected(config: RunConfig, processes: Processes) -> Fabric:
     accelerator = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if processes.total == 1:
         return Fabric(accelerator=accelerator, devices=1, plugins=[LightningEnvironment()])
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # no greetings: the log says who is there
     fabric = Fabric(
         accelerator=accelerator,
         devices=processes.each,
         num_nodes=processes.nodes,
-        strategy=DDPStrategy(timeout=patience()),
+        strategy=DDPStrategy(timeout=MEETING),
         plugins=[_cluster(processes)],
     )
     try:
         fabric.launch()
+        _set_pg_timeout(patience())
     except (torch.distributed.DistError, TimeoutError) as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         if "EADDRINUSE" in str(error):
             raise UserError(f"port {where} is in use: set MASTER_PORT to another, the same for all") from error
         raise UserError(
-            f"not all of {processes.total} processes met at {where} within {patience().total_seconds():g} s: "
+            f"not all of {processes.total} processes met at {where} within {MEETING.total_seconds():g} s: "
             f"see that all of them started and reach that machine"
         ) from error
     return fabric

@@ -152,16 +152,17 @@ class Others:
         self._started, self._spoken, self._over = started, spoken, False
         threading.Thread(target=self._watch, daemon=True, name="other-processes").start()
 
-    def fallen(self, seconds: float = 0.0) -> str:
-        """How the first one that died did, in a sentence; empty if none did within so many seconds."""
-        until = time.monotonic() + seconds
-        while True:
-            for number, process in enumerate(self._started, start=1):
-                if code := process.poll():
-                    return f"process {number} of {len(self._started) + 1} {_how(code)}; the others are stopped"
-            if time.monotonic() >= until:
-                return ""
-            time.sleep(0.05)
+    @property
+    def running(self) -> bool:
+        """Whether any is left."""
+        return any(process.poll() is None for process in self._started)
+
+    def fallen(self) -> str:
+        """How the first one that died did, in a sentence; empty if none did."""
+        for number, process in enumerate(self._started, start=1):
+            if code := process.poll():
+                return f"process {number} of {len(self._started) + 1} {_how(code)}; the others are stopped"
+        return ""
 
     def end(self, seconds: float = 3.0) -> None:
         """Wait for all to end; end those that do not."""
@@ -197,7 +198,7 @@ class Others:
 def _how(code: int) -> str:
     if code == -signal.SIGKILL:
         return "was killed (signal 9, as where memory runs out)"
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"was killed (signal {-code})" if code < 0 else f"ended with exit code {code}"
 
 
 def start_others(count: int, spoken: Callable[[], bool]) -> Others:

@@ -21,6 +21,9 @@ T = TypeVar("T")
 PATIENCE = "PHYSTRAIN_TIMEOUT"
 """Variable of the environment: seconds that a process waits for another one in the middle of a step."""
 
+MEETING = timedelta(minutes=10)
+"""How long processes wait for one another at the start, where some may have to read programs from a slow disk."""
+
 _DEFAULT_PATIENCE = 600.0
 
 _FAILED, _LEFT = "phystrain/failed", "phystrain/left"
@@ -37,7 +40,7 @@ _others: list[Others] = []
 
 
 def patience() -> timedelta:
-    """How long a process waits for another one in a step, a validation, or at the start; see :data:`PATIENCE`.
+    """How long a process waits for another one in a step or a validation; see :data:`PATIENCE`.
 
     What one process does alone does not count: see :func:`alone`.
 
@@ -208,12 +211,12 @@ def _lost(error: Exception) -> BaseException:
             return Echo()
         if said:
             return Echo()
-        if time.monotonic() > until:
+        fallen = next(filter(None, (others.fallen() for others in _others)), "")
+        if "killed" in fallen or time.monotonic() > until:  # who was killed could not say anything
             break
         time.sleep(0.05)
     if rank() > 1 or not _first_to_fail():  # of the first two, at least one is left
         return Echo()
-    fallen = next(filter(None, (others.fallen(1.0) for others in _others)), "")
     waited = "imed out" in str(error)
     unknown = (
         f"another process did not answer for {patience().total_seconds():g} s ({PATIENCE} sets how long to wait)"
@@ -232,4 +235,6 @@ def _leave() -> None:
             torch.distributed.destroy_process_group()
         until = time.monotonic() + 3.0
         while first and store.add(_LEFT, 0) <= others and time.monotonic() < until:
+            if _others and not any(started.running for started in _others):
+                return
             time.sleep(0.05)
