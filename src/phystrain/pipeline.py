@@ -159,7 +159,7 @@ def _trained(config: RunConfig, folder: Path, base: Path, say: Say, **options: A
 def _tested(job: Run, say: Say) -> tuple[Variant, list[Variant]]:
     """Results of a run, and those of its teachers."""
     config, folder, labelled = job.config, job.folder, job.labelled
-    model = load_model(job.train())
+    model = load_model(job.final)
     test = labelled.test or labelled.valid
     seen = labelled.test is None and config.stages[-1].fit is None
     results, beside = audit_saved(

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from phystrain.saving import load_model
 
 TIMEOUT = 300
+BATCH_FILE = Path(__file__).parents[2] / "configs" / "train.sbatch"
 
 
 @pytest.fixture
@@ -69,8 +69,8 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-def children(process):
-    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+def children(number):
+    threads = Path(f"/proc/{number}/task").glob("*/children")
     return [int(number) for thread in threads for number in thread.read_text().split()]
 
 
@@ -125,7 +125,7 @@ def test_one_that_dies_or_hangs_ends_all(harm, shell, endless, tmp_path, monkeyp
     monkeypatch.setenv("PHYSTRAIN_TIMEOUT", "600" if harm is signal.SIGKILL else "5")
     process = shell("train", "run.yaml", "--output", "out", "--devices", "2")
     wait_for(tmp_path / "out" / "checkpoints" / "last.safetensors", process)
-    (child,) = children(process)
+    (child,) = children(process.pid)
     os.kill(child, harm)
     code, _, err = finish(process)
     assert code == 2, err
@@ -140,7 +140,7 @@ def test_one_that_dies_or_hangs_ends_all(harm, shell, endless, tmp_path, monkeyp
 def test_those_left_end_with_the_first(shell, endless, tmp_path):
     process = shell("train", "run.yaml", "--output", "out", "--devices", "2")
     wait_for(tmp_path / "out" / "checkpoints" / "last.safetensors", process)
-    (child,) = children(process)
+    (child,) = children(process.pid)
     process.kill()
     _, _, err = finish(process)  # until the other one has closed its end
     assert err.strip().startswith("phystrain: the first of 2 processes has ended")
@@ -195,19 +195,57 @@ def as_slurm(rank, port):
     }
 
 
-def test_slurm_starts_the_processes(shell, run_file, settings, tmp_path, monkeypatch):
+def descendants(process):
+    """Python processes below a script."""
+    found, left = [], children(process.pid)
+    while left:
+        number = left.pop()
+        left += children(number)
+        if b"phystrain.cli" in Path(f"/proc/{number}/cmdline").read_bytes():
+            found.append(number)
+    return found
+
+
+def test_the_batch_file_trains_under_slurm_and_queues_again(run_file, settings, tmp_path):
+    assert subprocess.run(["bash", "-n", BATCH_FILE], check=False).returncode == 0
+    settings["checkpoint_seconds"] = 0
     settings["device"] = "cpu"
     run_file.write_text(yaml.safe_dump(settings))
-    port, tasks = free_port(), []
-    for rank in range(2):
-        for name, value in as_slurm(rank, port).items():
-            monkeypatch.setenv(name, value)
-        tasks.append(shell("train", "run.yaml", "--output", "out"))
-    ended = [finish(task) for task in tasks]
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert "2 processes on 2 nodes, started by SLURM" in ended[0][1]
-    assert ended[1][1:] == ("", "")  # one speaks
-    assert load_file(tmp_path / "out" / "model" / "model.safetensors")
+    port = free_port()
+    steps = "\n".join(
+        " ".join([*(f"{name}={value}" for name, value in as_slurm(rank, port).items()), '"$@" & tasks+=($!)'])
+        for rank in range(2)
+    )
+    skip = 'while [[ $1 == --* ]]; do shift; done\necho "$1 $2"\ntasks=()'
+    wait = 'code=0; for task in "${tasks[@]}"; do wait "$task" || code=$?; done; exit "$code"'
+    programs = {
+        "srun": "\n".join([skip, steps, wait]),
+        "phystrain": f'exec {sys.executable} -m phystrain.cli "$@"',
+        "scontrol": f'echo "$@" >> {tmp_path}/requeued',
+    }
+    for name, text in programs.items():
+        file = tmp_path / "bin" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"#!/bin/bash\n{text}\n")
+        file.chmod(0o755)
+    environment = os.environ | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_JOB_ID": "4711",
+        "SLURM_NTASKS": "2",
+    }
+    command = ["bash", BATCH_FILE, "run.yaml", "--output", "out", "stages.finetune.steps=1000000"]
+    job = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(tmp_path / "out" / "checkpoints" / "last.safetensors", job)
+    for task in descendants(job):
+        os.kill(task, signal.SIGTERM)  # as --signal=TERM@120 does, before the time is over
+    code, out, err = finish(job)
+    assert code == 130, (out, err)
+    assert "2 processes on 2 nodes, started by SLURM" in out
+    assert out.count("stage finetune: painn") == err.count("stopped. Go on with") == 1  # one speaks
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
 
 
 def test_what_cannot_be_is_refused(refuse, run_file, monkeypatch):

@@ -127,6 +127,11 @@ class Run:
         """Whether this is the first of the processes, the one that writes."""
         return rank() == 0
 
+    @property
+    def final(self) -> Path:
+        """The model file that the run hands on, there once it is finished."""
+        return self.folder / "model" / "model.safetensors"
+
     def train(self) -> Path:
         """Train every stage that is not finished yet.
 
@@ -137,9 +142,8 @@ class Run:
             UserError: a mistake in settings or data.
             Interrupted: stopped by a signal; the same command goes on from there.
         """
-        final = self.folder / "model" / "model.safetensors"
-        if alone(final.is_file):
-            return final
+        if alone(self.final.is_file):
+            return self.final
         for stage in self.config.stages:
             for number, member in enumerate(stage.each):
                 file = self._model_file(member.name)
@@ -150,16 +154,16 @@ class Run:
                         alone(partial(self._fit_stage, stage, fit_settings))
                 self._fabric.barrier()
                 require_seen(file)
-        alone(lambda: self._finish(final))
-        return final
+        alone(self._finish)
+        return self.final
 
-    def _finish(self, final: Path) -> None:
+    def _finish(self) -> None:
         """Write what the run hands on."""
         stage = self.config.stages[-1]
         last = self._model_file(stage.name)
         files = [self._model_file(member.name) for member in stage.each]
-        write_ensemble(final, files, self.folder / "checkpoints", self.labelled.valid, self._log)
-        write_with(final, lambda temporary: shutil.copyfile(last, temporary))
+        write_ensemble(self.final, files, self.folder / "checkpoints", self.labelled.valid, self._log)
+        write_with(self.final, lambda temporary: shutil.copyfile(last, temporary))
 
     def _model_file(self, stage: str) -> Path:
         return self.folder / "model" / f"{stage}.safetensors"
