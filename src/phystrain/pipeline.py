@@ -28,7 +28,7 @@ from phystrain.report.parameters import write_parameters
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
 from phystrain.train.launch import planned
-from phystrain.train.processes import together
+from phystrain.train.processes import release, together
 from phystrain.train.run import Run
 from phystrain.verdict.audited import (
     audit_saved,
@@ -103,6 +103,7 @@ def _run(
         other = _trained(plain, folder / "baseline", base, say, labelled=read)
     if not job.is_first:
         return []
+    release()
     variant, variants = _tested(job, say)
     variants.append(variant)
     labelled, digest = job.labelled.train, job.labelled.train.digest()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from phystrain.errors import UserError
-from phystrain.train.launch import Processes, forgotten, is_first, launched
+from phystrain.train.launch import Processes, forgotten, is_first, is_first_here, launched
 from phystrain.train.processes import PATIENCE, alone, patience
 
 LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}}
@@ -81,6 +81,9 @@ def test_one_process_speaks_for_all():
     assert is_first(SRUN)
     assert not is_first(SRUN | {"SLURM_PROCID": "3"})
     assert [is_first(TORCHRUN | {"RANK": rank}) for rank in "01"] == [True, False]
+    assert is_first_here(TORCHRUN | {"RANK": "2", "LOCAL_RANK": "0"})  # another machine may have other faults
+    assert not is_first_here(TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"})
+    assert [is_first_here(SRUN | {"SLURM_PROCID": "4", "SLURM_LOCALID": number}) for number in "01"] == [True, False]
     assert not is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid() + 1)})
     assert is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid())})
 

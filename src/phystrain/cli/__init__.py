@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import pkgutil
+import platform
 import shlex
 import sys
 import warnings
@@ -15,7 +16,7 @@ from cyclopts import CycloptsError
 
 from phystrain.cli._app import app
 from phystrain.errors import Echo, LoneError, UserError, lacks_memory
-from phystrain.train.launch import is_first
+from phystrain.train.launch import is_child, is_first, is_first_here
 
 for _module in pkgutil.iter_modules(__path__):
     if _module.name[0] != "_":
@@ -64,7 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, *, everywhere: bool = False) -> None:
-    """End with a line on standard error: of the first of several processes, if all find the same."""
-    if everywhere or is_first():
-        print(f"phystrain: {message}", file=sys.stderr)
+    """End with a line on standard error: of the first process of a machine, unless this one alone knows."""
+    if everywhere or is_first_here():
+        where = "" if is_first() or is_child() else f" ({platform.node()})"
+        print(f"phystrain{where}: {message}", file=sys.stderr)
     raise SystemExit(2)

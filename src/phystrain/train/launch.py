@@ -4,6 +4,7 @@ Lightning Fabric connects processes however they were started. What is decided h
 settings must agree with, and what happens to the others when one of them dies.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -140,6 +141,13 @@ def is_first(environment: Mapping[str, str] = os.environ) -> bool:
 AGAIN = "The same command goes on from the last checkpoint."
 
 
+def is_first_here(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this is the first process of its machine: the one that tells mistakes before the processes met."""
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return environment.get("LOCAL_RANK") == "0"
+    return not is_child(environment) and ("SLURM_STEP_ID" not in environment or environment.get("SLURM_LOCALID") == "0")
+
+
 class Others:
     """The processes that this one started, and what becomes of them.
 
@@ -164,9 +172,13 @@ class Others:
                 return f"process {number} of {len(self._started) + 1} {_how(code)}; the others are stopped"
         return ""
 
+    def release(self) -> None:
+        """They are needed no more: how they end does not matter to this process."""
+        self._over = True
+
     def end(self, seconds: float = 3.0) -> None:
         """Wait for all to end; end those that do not."""
-        self._over = True
+        self.release()
         until = time.monotonic() + seconds
         for how in (None, signal.SIGTERM, signal.SIGKILL):
             for process in self._started:
@@ -225,7 +237,9 @@ def start_others(count: int, spoken: Callable[[], bool]) -> Others:
         )
         for number in range(1, count)
     ]
-    return Others(started, spoken)
+    others = Others(started, spoken)
+    atexit.register(others.end)  # of a script that does not use together()
+    return others
 
 
 def _port(asked: str | None) -> int:

@@ -140,6 +140,12 @@ def watch(others: Others) -> None:
     _others.append(others)
 
 
+def release() -> None:
+    """Let the other processes end: what is left is for the first one."""
+    for others in _others:
+        others.release()
+
+
 def somebody_spoke() -> bool:
     """Whether a process has failed and said why."""
     try:
