@@ -213,20 +213,25 @@ def _how(code: int) -> str:
     return f"was killed (signal {-code})" if code < 0 else f"ended with exit code {code}"
 
 
+def require_startable() -> None:
+    """Refuse to start other processes, before there is work to lose, where that cannot be.
+
+    Raises:
+        UserError: the port that was asked for is taken, or there is no script to start again.
+    """
+    _port(os.environ.get("MASTER_PORT"))
+    if getattr(sys.modules["__main__"], "__file__", None) is None:
+        raise UserError("several processes need a script or the command line: none can start this session again")
+
+
 def start_others(count: int, spoken: Callable[[], bool]) -> Others:
     """Start this command again, so that there are ``count`` processes on this machine, with this one as the first.
 
     Args:
         count: of processes, this one included.
         spoken: see :class:`Others`.
-
-    Raises:
-        UserError: the port that was asked for is taken, or there is no script to start again.
     """
-    main = sys.modules["__main__"]
-    if getattr(main, "__file__", None) is None:
-        raise UserError("several processes need a script or the command line: none can start this session again")
-    module = getattr(main, "__spec__", None)
+    module = getattr(sys.modules["__main__"], "__spec__", None)
     command = [sys.executable, "-m", module.name] if module else [sys.executable, str(Path(sys.argv[0]).resolve())]
     port = str(_port(os.environ.get("MASTER_PORT")))
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0", "LOCAL_RANK": "0"})

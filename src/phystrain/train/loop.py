@@ -21,7 +21,7 @@ from phystrain.train.guide import running_guide
 from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
-from phystrain.train.processes import alone, global_sum, world_size
+from phystrain.train.processes import alone, global_sum, same_everywhere, world_size
 from phystrain.train.selection import Selection, level_of
 from phystrain.train.sharpness import worst_nearby
 from phystrain.train.sources import Material
@@ -117,7 +117,9 @@ class Training:
             DivergedError: the loss is no longer finite.
         """
         self._resume()
-        self._require_same_start()
+        if not same_everywhere(self.step, self._fabric.device):
+            where = "put the run folder where all machines see the same files"
+            raise UserError(f"stage {self._stage.name}: processes see different checkpoints: {where}")
         started = saved = time.monotonic()
         with bar() as display:
             task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
@@ -328,15 +330,6 @@ class Training:
         self._means = {name: torch.tensor(mean, dtype=torch.float64) for name, mean in header.get("means", {}).items()}
         self._loss.balancer.state = header.get("balance", {})
         self._metrics.cut(self._stage.name, self.step)
-
-    def _require_same_start(self) -> None:
-        """Refuse to train where processes see different checkpoints."""
-        steps = global_sum(torch.tensor([self.step, self.step**2], dtype=torch.float64, device=self._fabric.device))
-        if steps[0] ** 2 != world_size() * steps[1]:
-            raise UserError(
-                f"stage {self._stage.name}: processes see different checkpoints: put the run folder where all machines "
-                f"see the same files"
-            )
 
 
 def _moments(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:

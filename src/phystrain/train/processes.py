@@ -63,6 +63,13 @@ def global_sum(values: Tensor) -> Tensor:
     return values
 
 
+def same_everywhere(value: int, device: torch.device) -> bool:
+    """Whether all processes hold the same number."""
+    values = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    values[rank()] = value
+    return bool((global_sum(values) == value).all())
+
+
 def world_size() -> int:
     """Number of processes."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from phystrain.allocator import keep_memory
+from phystrain.augment._pool import cores
 from phystrain.config import Gate, RunConfig, Stage
 from phystrain.errors import UserError
 from phystrain.files import write_with
@@ -105,6 +106,8 @@ class Run:
 
         known: Labelled | None = None
         if processes.by == "phystrain" and not launch.is_child() and world_size() == 1:
+            if processes.total > 1:
+                launch.require_startable()
             known = read()  # before there are others, whom a mistake would cost time
             if processes.total > 1:
                 peers.watch(launch.start_others(processes.total, peers.somebody_spoke))
@@ -119,6 +122,8 @@ class Run:
             self._log(line)
         if processes.total > 1:
             self._log(f"{processes}")
+            if self._fabric.device.type == "cpu" and processes.each > cores():
+                self._log(f"{processes.each} processes on {cores()} cores take turns: --devices {cores()} is no slower")
         elif forgotten := launch.forgotten():
             self._log(forgotten)
 
