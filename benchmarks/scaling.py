@@ -11,6 +11,7 @@ medians over steps. The estimate is a model, whose assumptions stand in the tabl
 
 import argparse
 import json
+import math
 import os
 import platform
 import socket
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from lightning_fabric import Fabric
 
 from phystrain import datasets, objectives
 from phystrain.allocator import keep_memory
+from phystrain.data.deal import deal
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
 from phystrain.data.read import read
@@ -47,10 +50,12 @@ FOLDER = Path(__file__).parent / "results" / "scaling"
 NODES = (1, 2, 4, 8, 16, 32, 64)
 LATENCY = 20e-6
 """Seconds for a message between two machines: an assumption."""
-BANDWIDTHS = (2.5e9, 10e9, 100e9)
-"""Bytes a second each way: 25 Gbit/s Ethernet, 100 Gbit/s InfiniBand with some overhead, NVLink: assumptions."""
+BANDWIDTHS = (2.5e9, 10e9)
+"""Bytes a second each way: 25 Gbit/s Ethernet, 100 Gbit/s InfiniBand with some overhead: assumptions."""
 STEPS = (0.01, 0.03, 0.1)
 """Seconds of a step on one GPU: assumptions, to be replaced by a measured one."""
+DRAWS = 500
+"""Batches drawn at random for the edges of the fullest share."""
 SMALL = 2
 """All-reduces of a few numbers a step, besides that of the gradients: counts of the terms, and whether to stop."""
 
@@ -73,6 +78,7 @@ def stores() -> dict[str, GraphStore]:
 def worker(processes: int, steps: int, output: Path) -> None:
     """Measure as one of so many processes; the first one writes."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # of weights of shape (1, n)
     keep_memory()
     fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto")
     fabric.launch()
@@ -155,19 +161,29 @@ def run(rounds: int, steps: int, output: Path) -> None:
     write_text(output, json.dumps(facts, indent=1) + "\n")
 
 
-def imbalance(store: GraphStore, batch: int) -> dict[int, float]:
-    """Edges of the fullest share over the mean, by number of processes; as they are dealt, at random."""
+def imbalance(store: GraphStore, batch: int) -> dict[str, dict[int, float]]:
+    """Edges of the fullest share over the mean, by number of processes: dealt by edges, and in turn."""
     random, edges = np.random.default_rng(0), store.edge_counts
-    shares = random.choice(edges, (2000, NODES[-1], batch)).sum(axis=2)
-    return {count: round(float(np.mean(shares[:, :count].max(axis=1)) / shares.mean()), 4) for count in NODES}
+    found: dict[str, dict[int, float]] = {"dealt by edges": {}, "dealt in turn": {}}
+    for count in NODES:
+        fullest: dict[str, list[float]] = {"dealt by edges": [], "dealt in turn": []}
+        for _ in range(DRAWS):
+            drawn = random.choice(edges, count * batch)
+            fullest["dealt by edges"].append(max(drawn[share].sum() for share in deal(drawn, count)) / drawn.mean())
+            fullest["dealt in turn"].append(drawn.reshape(batch, count).sum(axis=0).max() / drawn.mean())
+        for way, values in fullest.items():
+            found[way][count] = round(float(np.mean(values)) / batch, 4)
+    return found
 
 
 def communication(gradient_bytes: int, count: int, bandwidth: float) -> float:
-    """Seconds of the all-reduces of a step in a ring: each process sends 2 (n - 1) / n of the bytes."""
+    """Seconds of the all-reduces of a step: ring or tree for the gradients, trees for a few bytes."""
     if count == 1:
         return 0.0
-    messages = 2 * (count - 1)
-    return messages / count * gradient_bytes / bandwidth + (1 + SMALL) * messages * LATENCY
+    up_and_down = 2 * math.log2(count) * LATENCY
+    ring = 2 * (count - 1) / count * gradient_bytes / bandwidth + 2 * (count - 1) * LATENCY
+    tree = 2 * gradient_bytes / bandwidth + up_and_down
+    return min(ring, tree) + SMALL * up_and_down
 
 
 def table(folder: Path) -> str:
@@ -214,27 +230,32 @@ def middle(found: list[dict[str, Any]], name: str, scaling: str) -> dict[str, fl
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
-def estimate(imbalances: dict[str, dict[str, float]], gradient_bytes: int) -> list[str]:
+def estimate(imbalances: dict[str, dict[str, dict[str, float]]], gradient_bytes: int) -> list[str]:
     """Weak scaling on paper: the step of the fullest share, then all-reduces in a ring that hide behind nothing."""
     lines = [
         f"Weak scaling to {NODES[-1]} GPUs, estimated. Efficiency = t / (t · imbalance + communication), with t the "
-        f"step of one GPU; communication = 2 (n - 1) / n · {gradient_bytes / 1e6:.1f} MB / bandwidth + "
-        f"{1 + SMALL} · 2 (n - 1) · {1e6 * LATENCY:g} µs in a ring, hidden behind nothing; imbalance = edges of the "
-        f"fullest share over the mean, as structures are dealt at random. Step times, bandwidths and latency are "
+        f"step of one GPU. Communication, hidden behind nothing: the gradients ({gradient_bytes / 1e6:.1f} MB) in a "
+        f"ring, 2 (n - 1) / n · bytes / bandwidth + 2 (n - 1) · {1e6 * LATENCY:g} µs, or a tree, 2 · bytes / bandwidth "
+        f"+ 2 log2 n · {1e6 * LATENCY:g} µs, whichever is shorter, and {SMALL} trees of a few bytes. Imbalance: edges "
+        f"of the fullest share over the mean of {DRAWS} random batches. Step times, bandwidths and latency are "
         f"assumptions; the size of the gradients and the imbalance are those of the runs above.",
         "",
-        "| data | step of one GPU, ms | GB/s | " + " | ".join(f"{count}" for count in NODES) + " |",
-        "| --- | --- | --- | " + " | ".join("---" for _ in NODES) + " |",
+        "| data | dealt | step of one GPU, ms | GB/s | " + " | ".join(f"{count}" for count in NODES) + " |",
+        "| --- | --- | --- | --- | " + " | ".join("---" for _ in NODES) + " |",
     ]
-    for name, found in imbalances.items():
-        for step in STEPS:
-            for bandwidth in BANDWIDTHS:
-                values = [
-                    step / (step * found[str(count)] + communication(gradient_bytes, count, bandwidth))
-                    for count in NODES
-                ]
-                numbers = " | ".join(f"{value:.2f}" for value in values)
-                lines.append(f"| {name} | {1000 * step:g} | {bandwidth / 1e9:g} | {numbers} |")
+    for name, ways in imbalances.items():
+        for way, found in ways.items():
+            numbers = " | ".join(f"{found[str(count)]:.2f}" for count in NODES)
+            lines.append(f"| {name} | {way.removeprefix('dealt ')} | imbalance | | {numbers} |")
+            for step in STEPS:
+                for bandwidth in BANDWIDTHS:
+                    values = [
+                        step / (step * found[str(count)] + communication(gradient_bytes, count, bandwidth))
+                        for count in NODES
+                    ]
+                    numbers = " | ".join(f"{value:.2f}" for value in values)
+                    how = way.removeprefix("dealt ")
+                    lines.append(f"| {name} | {how} | {1000 * step:g} | {bandwidth / 1e9:g} | {numbers} |")
     return lines
 
 

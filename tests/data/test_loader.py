@@ -4,6 +4,7 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phystrain.data.deal import deal
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader, in_order
 from phystrain.data.structures import Structures
@@ -73,6 +74,15 @@ def test_random_streams_do_not_depend_on_the_number_of_processes():
 
     assert keys(1) == keys(2) == keys(4)
     assert Loader(STORE[12], 12, 2).batch(0).key.sort().values.tolist() != sorted(keys(1).values())
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 8))
+def test_dealing_is_close_to_even(costs, processes):
+    shares = deal(costs, processes)
+    assert sorted(np.concatenate(shares)) == list(range(len(costs)))
+    loads = [sum(max(1, costs[position]) for position in share) for share in shares]
+    assert max(loads) - min(loads) <= max(1, *costs)
+    assert [len(share) > 0 for share in shares] == [number < len(costs) for number in range(processes)]
 
 
 def test_in_order():
