@@ -5,15 +5,16 @@ import numpy.typing as npt
 import torch
 
 from phystrain import noise
+from phystrain.data.deal import deal
 from phystrain.data.graphs import GraphStore
-from phystrain.errors import UserError
 from phystrain.labels import Batch
 
 
 class Loader:
     """Shuffled batches of a store, addressed by step, so that training can resume anywhere.
 
-    Every epoch visits every structure once. All processes draw the same global batch and take their share of it.
+    Every epoch visits every structure once. All processes draw the same global batch and take their share of it,
+    about as many edges as the others; it may be empty.
 
     Args:
         store: the structures.
@@ -21,9 +22,6 @@ class Loader:
         seed: of the order and of the random streams.
         dtype: of the floating-point parts.
         rank, world_size: this process and how many there are.
-
-    Raises:
-        UserError: fewer structures than processes.
     """
 
     def __init__(
@@ -36,14 +34,11 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(store) < world_size:
-            raise UserError(
-                f"{len(store)} structures cannot feed {world_size} processes: use fewer processes or more structures"
-            )
         self.store = store
-        self.steps_per_epoch = max(1, min(-(-len(store) // batch_size), len(store) // world_size))
+        self.steps_per_epoch = max(1, -(-len(store) // batch_size))
         self.dtype = dtype
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._costs = store.edge_counts if world_size > 1 else np.empty(0, np.int64)
         self._epoch = -1
         self._batches: list[npt.NDArray[np.int64]] = []
 
@@ -58,7 +53,9 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """Share of this process in the batch of a step, each structure with its random stream of that step."""
-        indices = self.indices(step)[self._rank :: self._world_size]
+        indices = self.indices(step)
+        if self._world_size > 1:
+            indices = indices[deal(self._costs[indices], self._world_size)[self._rank]]
         keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
         return self.store.batch(indices, keys, self.dtype)
 

@@ -19,7 +19,7 @@ from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.train.material import Labelled
 
-_FREE = ("reliability", "checkpoint_seconds", "device", "processes", "tune")
+_FREE = ("reliability", "checkpoint_seconds", "device", "processes", "nodes", "tune")
 """Settings that may change between a run and its resumption: what is trained stays the same job."""
 
 _OWN = (

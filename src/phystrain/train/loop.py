@@ -23,7 +23,7 @@ from phystrain.train.guide import running_guide
 from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
-from phystrain.train.processes import global_sum, world_size
+from phystrain.train.processes import alone, global_sum, same_everywhere, world_size
 from phystrain.train.selection import Selection, level_of
 from phystrain.train.sharpness import worst_nearby
 from phystrain.train.sources import Material
@@ -127,6 +127,9 @@ class Training:
             DivergedError: the loss is no longer finite.
         """
         self._resume()
+        if not same_everywhere(self.step, self._fabric.device):
+            where = "put the run folder where all machines see the same files"
+            raise UserError(f"stage {self._stage.name}: processes see different checkpoints: {where}")
         started = saved = time.monotonic()
         if self._compiled:
             self._compile()
@@ -152,6 +155,7 @@ class Training:
                     self._save(self._seconds + now - started)
                     saved = now
                 if stop:
+                    self._fabric.barrier()  # a launcher ends all as soon as one has ended
                     raise Interrupted
         if self._finished_early():  # the next stage may go on with the optimiser's state
             self._save(self._seconds + time.monotonic() - started)
@@ -214,7 +218,8 @@ class Training:
         for source, loader in zip(self._loss.sources, loaders, strict=True):
             terms = acting(source.objectives, self.step)
             batch = loader.batch(self.step).to(self._fabric.device) if terms else None
-            if batch is not None and self._stage.guide == RUNNING and any(map(guided, terms.values())):
+            running = batch is not None and len(batch.key) and self._stage.guide == RUNNING
+            if batch is not None and running and any(map(guided, terms.values())):
                 assert self._averaged is not None
                 guide = running_guide(self._averaged.module, batch.graph)
                 batch = batch._replace(labels=batch.labels._replace(guide=guide))
@@ -280,18 +285,16 @@ class Training:
     def _gated(self, potential: nn.Module) -> dict[str, float]:
         """What the gate says, the same in every process."""
         assert self._gate is not None
-        found: dict[str, float] = {}
-        problem = ""
-        if self._fabric.is_global_zero:
-            try:
-                with torch.random.fork_rng():  # a test may draw; training goes on as if it had not
-                    found = dict(self._gate(potential))
-            except UserError as error:
-                problem = str(error)
-        found, problem = self._fabric.broadcast((found, problem))
-        if problem:
-            raise UserError(f"stage {self._stage.name}, gate: {problem}")
-        return found
+        tested = self._gate
+
+        def test() -> dict[str, float]:
+            with torch.random.fork_rng():  # a test may draw; training goes on as if it had not
+                return dict(tested(potential))
+
+        try:
+            return alone(test)
+        except UserError as error:
+            raise UserError(f"stage {self._stage.name}, gate: {error}") from error
 
     def _finished_early(self) -> bool:
         stopping = self._stage.early_stopping

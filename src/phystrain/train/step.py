@@ -140,7 +140,8 @@ class TrainingStep(nn.Module):
         for name, objective in sorted(objectives.items(), key=lambda item: -item[1].part):
             mine = parts.of(objective.part)
             zero = torch.zeros((), dtype=torch.float64, device=batch.key.device)
-            terms[name] = objective(mine, model) if len(mine.key) or objective.part == 1 else Term(zero, zero)
+            # none drawn, or fewer structures in the last batch of an epoch than there are processes
+            terms[name] = objective(mine, model) if len(mine.key) else Term(zero, zero)
         # The totals take part only to be reported; the counts decide.
         present = torch.tensor([0.0, len(batch.key)], dtype=torch.float64, device=batch.key.device)
         rows = [torch.stack([terms[name].total.detach(), terms[name].count]) for name in objectives]
