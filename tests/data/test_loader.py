@@ -87,6 +87,17 @@ def test_in_order():
     assert sorted(np.concatenate(shares)) == list(range(5))
 
 
+@pytest.mark.parametrize("stride", [1, 3])
+def test_batches_made_ahead_are_the_same(stride):
+    held = Loader(STORE[13], 4, 2)
+    ahead = Loader(GraphStore(STORE[13].structures, 3.0, lists="built"), 4, 2)
+    for step in [*range(0, 40, stride), 7, 8, 200]:
+        one, other = held.batch(step), ahead.batch(step)
+        assert torch.equal(one.graph.positions, other.graph.positions)
+        assert torch.equal(one.graph.edges, other.graph.edges)
+        assert torch.equal(one.key, other.key)
+
+
 def _first(system: torch.Tensor) -> np.ndarray:
     """Number of the first atom of each structure."""
     return np.unique(system.numpy(), return_index=True)[1]
