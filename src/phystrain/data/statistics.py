@@ -26,6 +26,10 @@ IMPLAUSIBLE = 30.0
 """eV/atom: no binding energy is larger than this."""
 
 
+_EDGES = 200_000
+"""Edges that are looked at together: some 50 MB."""
+
+
 class References(NamedTuple):
     """Energies of single atoms.
 
@@ -177,7 +181,7 @@ def _distances(store: GraphStore, cutoff: float) -> tuple[dict[str, float], dict
     kinds = len(elements)
     total, count = np.zeros((kinds, kinds)), np.zeros((kinds, kinds))
     least, edges_found = np.full((kinds, kinds), np.inf), 0
-    for block, edges, vectors in store.listed():
+    for block, edges, vectors in store.listed(_EDGES):
         column = np.searchsorted(elements, block.species)
         distance = np.sqrt((vectors**2).sum(axis=1))
         inside = distance < cutoff
