@@ -84,6 +84,12 @@ class DataConfig(Section):
         "classical potential or a prior they are fitted to what it leaves",
     )
 
+    neighbour_lists: Literal["auto", "held", "built"] = Field(
+        "auto",
+        description="held in memory, or built by threads for each batch; auto holds them up to a gigabyte. Results are "
+        "the same, bit for bit",
+    )
+
     @model_validator(mode="after")
     def _one_split(self) -> "DataConfig":
         if self.valid is not None and self.split_key is not None:

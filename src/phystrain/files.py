@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,42 @@ def write_with(path: Path | str, write: Callable[[Path], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_folder_with(path: Path | str, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary folder beside ``path``, force it to disk, and move it into place.
+
+    Whatever happens before the move leaves the previous folder as it was, and nothing under the name of the new one.
+
+    Args:
+        path: the folder to make or replace; its parent is made if need be.
+        write: called with the temporary folder.
+
+    Raises:
+        UserError: the disk is full or the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = previous = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        write(temporary)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+        temporary.chmod(0o755)
+        if path.exists():  # a folder that is not empty cannot be replaced in one move
+            previous = temporary.with_name(f"{temporary.name}.old")
+            path.replace(previous)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. {mend(error)}") from error
+    finally:
+        if previous is not None and path.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_writable(path: Path | str) -> None:

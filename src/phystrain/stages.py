@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from phystrain import registry
 from phystrain.augment import Augmentation
+from phystrain.data.packing import Budget
 from phystrain.fitting import FitSettings
 from phystrain.objectives import Objective
 from phystrain.potentials import PotentialConfig
@@ -231,7 +232,13 @@ class Stage(Section):
     balance: Balance = Field(Balance(), description="of terms with weight: auto")
     epochs: int | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0, description="steps of the optimiser; instead of epochs")
-    batch_size: int = Field(4, gt=0)
+    batch_size: int = Field(4, gt=0, description="structures a step")
+    batch_atoms: int | None = Field(
+        None, gt=0, description="instead of batch_size: as many structures a step as hold this many atoms at most"
+    )
+    batch_edges: int | None = Field(
+        None, gt=0, description="the same for directed edges; beside batch_atoms both are kept"
+    )
     optimiser: Optimiser = Optimiser()
     compiled: bool | None = Field(
         None, description="compile the passes of a step (a minute, once); null: where enough steps are ahead"
@@ -259,6 +266,8 @@ class Stage(Section):
             raise ValueError("give either epochs or steps")
         if not self.objectives:
             raise ValueError("objectives is empty; name energy or forces at least")
+        if self.budget is not None and self.batch_size != Stage.model_fields["batch_size"].default:
+            raise ValueError("batch_atoms and batch_edges fill batches instead of batch_size: leave batch_size out")
         if self.metric not in FIGURES:
             raise ValueError(f"unknown metric {self.metric!r}: {registry.did_you_mean(self.metric, FIGURES)}")
         if self.init_from is None and (self.keep_optimiser or self.stay_near is not None):
@@ -272,6 +281,13 @@ class Stage(Section):
         _auto_has_a_measure(self)
         _guide_is_used(self)
         return self
+
+    @property
+    def budget(self) -> Budget | None:
+        """What a batch may hold, where that is limited rather than the number of structures."""
+        if self.batch_atoms is None and self.batch_edges is None:
+            return None
+        return Budget(self.batch_atoms, self.batch_edges)
 
     @property
     def each(self) -> list["Stage"]:

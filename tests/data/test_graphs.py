@@ -121,3 +121,46 @@ def test_pairs_in_blocks_are_all_edges(block):
     np.testing.assert_allclose(np.concatenate([vectors for _, vectors in parts]), graph.vectors.numpy(), atol=1e-13)
     assert len(parts) == {1: 6, 10**6: 1}.get(block, len(parts))
     assert store.edge_counts.sum() == graph.edges.shape[1]
+
+
+@pytest.mark.parametrize("block", [1, 40, 10**6])
+def test_lists_built_when_needed_are_those_held(block):
+    structures = Structures.from_ase(assorted())
+    held, built = GraphStore(structures, 4.0), GraphStore(structures, 4.0, lists="built")
+    assert held.held
+    assert not built.held
+    np.testing.assert_array_equal(built.edge_counts, held.edge_counts)
+    for one, other in zip(held.pairs(block), built.pairs(block), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    for chosen in ([5, 0, 0, 2], [], [4]):
+        one, other = held.batch(chosen), built.batch(chosen)
+        for name in ("positions", "species", "system", "cell", "pbc", "edges", "shifts"):
+            assert torch.equal(getattr(one.graph, name), getattr(other.graph, name)), name
+        assert torch.equal(one.labels.energy.nan_to_num(), other.labels.energy.nan_to_num())
+
+
+def test_graphs_of_a_part_are_those_of_its_copy():
+    structures = Structures.from_ase(assorted())
+    part, copy = structures.part([5, 1, 3]), structures.select([5, 1, 3])
+    own = np.arange(3.0 * len(copy.positions)).reshape(-1, 3)
+    for lists in ("held", "built"):
+        one = GraphStore(part, 4.0, guide=own, lists=lists).batch([2, 0])
+        other = GraphStore(copy, 4.0, guide=own).batch([2, 0])
+        assert torch.equal(one.graph.positions, other.graph.positions)
+        assert torch.equal(one.graph.edges, other.graph.edges)
+        assert torch.equal(one.labels.guide, other.labels.guide)
+        assert torch.equal(one.labels.forces.nan_to_num(), other.labels.forces.nan_to_num())
+    assert "positions" not in part.__dict__
+
+
+def test_lists_of_large_sets_are_not_held(monkeypatch):
+    from phystrain.data import graphs
+
+    structures = Structures.from_ase(assorted())
+    monkeypatch.setattr(graphs, "_SMALL", 10)
+    edges = GraphStore(structures, 4.0).edge_counts.sum()
+    monkeypatch.setattr(graphs, "HELD", graphs._EDGE * edges)
+    assert GraphStore(structures, 4.0).held
+    monkeypatch.setattr(graphs, "HELD", graphs._EDGE * edges - 1)
+    assert not GraphStore(structures, 4.0).held

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from ase import Atoms
 from hypothesis import given, settings
@@ -89,6 +90,17 @@ def test_in_order():
     assert [batch.tolist() for batch in in_order(STORE[5], 2)] == [[0, 1], [2, 3], [4]]
     shares = [np.concatenate(in_order(STORE[5], 2, rank, 2)) for rank in range(2)]
     assert sorted(np.concatenate(shares)) == list(range(5))
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+def test_batches_made_ahead_are_the_same(stride):
+    held = Loader(STORE[13], 4, 2)
+    ahead = Loader(GraphStore(STORE[13].structures, 3.0, lists="built"), 4, 2)
+    for step in [*range(0, 40, stride), 7, 8, 200]:
+        one, other = held.batch(step), ahead.batch(step)
+        assert torch.equal(one.graph.positions, other.graph.positions)
+        assert torch.equal(one.graph.edges, other.graph.edges)
+        assert torch.equal(one.key, other.key)
 
 
 def _first(system: torch.Tensor) -> np.ndarray:

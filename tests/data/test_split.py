@@ -27,6 +27,24 @@ def test_random_split_is_a_partition(count, fraction, seed, single):
     np.testing.assert_array_equal(valid, again[1])
 
 
+@for_all(st.lists(st.sets(st.sampled_from("HCNOF"), min_size=1), min_size=4, max_size=25), st.floats(0.1, 0.9))
+def test_the_last_of_an_element_stays(elements, fraction):
+    """As one by one: the first in random order whose elements all occur in what is left."""
+    names = ["".join(sorted(own)) + "H" for own in elements]
+    structures = Structures.from_ase([Atoms(name, np.arange(3 * len(name)).reshape(-1, 3)) for name in names])
+    holds = [{*own, "H"} for own in elements]
+    target = min(max(1, round(fraction * len(elements))), len(elements) - 1)
+    left = {name: sum(name in own for own in holds) for name in "HCNOF"}
+    expected = []
+    for member in np.random.default_rng(0).permutation(len(elements)).tolist():
+        if len(expected) < target and all(left[name] > 1 for name in holds[member]):
+            expected.append(member)
+            for name in holds[member]:
+                left[name] -= 1
+    if expected:
+        assert split(structures, fraction, 0)[1].tolist() == sorted(expected)
+
+
 def test_seed_matters():
     structures = make(30)
     assert len({tuple(split(structures, 0.2, seed)[1]) for seed in range(5)}) == 5

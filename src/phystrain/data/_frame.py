@@ -94,7 +94,7 @@ def read_database(path: Path) -> Iterator[Frame]:
 
     try:
         with ase.db.connect(str(path), use_lock_file=False) as database:
-            for number, row in enumerate(database.select()):
+            for number, row in enumerate(_rows(database)):
                 yield from_ase(row.toatoms(add_additional_information=True), place(path, number))
     except ImportError as error:
         raise UserError(
@@ -104,6 +104,19 @@ def read_database(path: Path) -> Iterator[Frame]:
         raise
     except Exception as error:  # ASE passes on whatever the backend raises
         raise UserError(f"{path} cannot be read as an ASE database ({_one_line(error)}).") from error
+
+
+def _rows(database: Any) -> Iterator[Any]:
+    """All rows in the order of their numbers; of SQLite a thousand at a time, because ASE fetches what it selects."""
+    from ase.db.sqlite import SQLite3Database
+
+    if not isinstance(database, SQLite3Database):
+        yield from database.select()
+        return
+    last = 0
+    while rows := list(database.select(f"id>{last}", limit=1000)):
+        yield from rows
+        last = rows[-1].id
 
 
 def read_other(path: Path) -> Iterator[Frame]:

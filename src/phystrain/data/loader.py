@@ -1,13 +1,20 @@
 """Which structures make up which step: a pure function of seed, step and number of processes."""
 
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from phystrain import noise
 from phystrain.data.deal import deal
-from phystrain.data.graphs import GraphStore
+from phystrain.data.graphs import WORKERS, GraphStore
+from phystrain.data.packing import Budget, Equal, Order, Packed
 from phystrain.labels import Batch
+
+AHEAD = 2 * WORKERS
+"""Batches that are prepared before they are asked for, where neighbour lists are built for each."""
 
 
 class Loader:
@@ -18,7 +25,8 @@ class Loader:
 
     Args:
         store: the structures.
-        batch_size: structures of a global batch; the batches of an epoch differ by one structure at most.
+        batch_size: structures of a global batch, where the batches of an epoch differ by one structure at most; or
+            what it may hold, see :mod:`phystrain.data.packing`.
         seed: of the order and of the random streams.
         dtype: of the floating-point parts.
         rank, world_size: this process and how many there are.
@@ -27,7 +35,7 @@ class Loader:
     def __init__(
         self,
         store: GraphStore,
-        batch_size: int,
+        batch_size: int | Budget,
         seed: int,
         *,
         dtype: torch.dtype = torch.float32,
@@ -35,29 +43,71 @@ class Loader:
         world_size: int = 1,
     ) -> None:
         self.store = store
-        self.steps_per_epoch = max(1, -(-len(store) // batch_size))
+        self._plan = _plan(store, batch_size)
+        self.steps_per_epoch = self._plan.steps
         self.dtype = dtype
         self._seed, self._rank, self._world_size = seed, rank, world_size
-        self._costs = store.edge_counts if world_size > 1 else np.empty(0, np.int64)
+        # what a step costs follows the edges; where their lists are not held, counting them would cost an epoch
+        self._costs = store.edge_counts if world_size > 1 and store.held else store.structures.sizes
         self._epoch = -1
-        self._batches: list[npt.NDArray[np.int64]] = []
+        self._order: Order
+        self._last: int | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._coming: dict[int, Future[Batch]] = {}
+
+    @property
+    def structures_per_step(self) -> float:
+        """Mean number of structures of a global batch."""
+        return len(self.store) / self.steps_per_epoch
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Numbers of the structures of the whole global batch of a step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            order = np.random.default_rng([self._seed, epoch]).permutation(len(self.store))
-            self._batches = np.array_split(order, self.steps_per_epoch)
+            self._order = self._plan.epoch(np.random.default_rng([self._seed, epoch]))
             self._epoch = epoch
-        return self._batches[position]
+        return self._order(position)
 
     def batch(self, step: int) -> Batch:
-        """Share of this process in the batch of a step, each structure with its random stream of that step."""
-        indices = self.indices(step)
+        """Share of this process in the batch of a step, each structure with its random stream of that step.
+
+        Where lists are not held, threads begin with those of the steps that follow at the same distance.
+        """
+        if self.store.held:
+            return self._made(step, self.indices(step))
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(WORKERS)
+        stride = 1 if self._last is None else max(1, step - self._last)
+        self._last = step
+        wanted = range(step, step + AHEAD * stride, stride)
+        for other in self._coming.keys() - set(wanted):
+            self._coming.pop(other).cancel()
+        for other in wanted:
+            if other not in self._coming:
+                self._coming[other] = self._pool.submit(self._made, other, self.indices(other))
+        return self._coming.pop(step).result()
+
+    def _made(self, step: int, whole: npt.NDArray[np.int64]) -> Batch:
+        indices = whole
         if self._world_size > 1:
-            indices = indices[deal(self._costs[indices], self._world_size)[self._rank]]
+            indices = whole[deal(self._costs[whole], self._world_size)[self._rank]]
         keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
         return self.store.batch(indices, keys, self.dtype)
+
+
+def _plan(store: GraphStore, batch_size: int | Budget) -> Equal | Packed:
+    if not isinstance(batch_size, Budget):
+        return Equal(len(store), batch_size)
+    edges = None if batch_size.edges is None else store.edge_counts
+    plan = Packed(batch_size.costs(store.structures.sizes, edges))
+    if len(plan.oversized):
+        sizes = store.structures.sizes[plan.oversized]
+        logging.getLogger(__name__).warning(
+            "%d structures exceed the budget of a batch and are alone in theirs; the largest has %d atoms",
+            len(plan.oversized),
+            sizes.max(),
+        )
+    return plan
 
 
 def in_order(store: GraphStore, batch_size: int, rank: int = 0, world_size: int = 1) -> list[npt.NDArray[np.int64]]:

@@ -45,7 +45,8 @@ def split(structures: Structures, valid_fraction: float, seed: int, group_by: st
         )
     target = min(max(1, round(valid_fraction * len(usable))), len(usable) - 1)
     random = np.random.default_rng(seed)
-    holds = composition(structures)[usable] > 0
+    elements = structures.elements
+    holds = np.concatenate([composition(block, elements) > 0 for block in structures.blocks()])[usable]
     if group_by is None:
         taken = _spared(random.permutation(len(usable)), holds, target)
     else:
@@ -95,8 +96,9 @@ def require_same_elements(train: Structures, name: str, other: Structures) -> No
     Raises:
         UserError: names the first such element.
     """
+    known = set(train.elements)
     for number in other.elements:
-        if number not in train.elements:
+        if number not in known:
             raise UserError(
                 f"{chemical_symbols[number]} is in the {name} structures but in no training structure: "
                 "add labelled structures with it, or leave those frames out"
@@ -122,13 +124,19 @@ def _groups(structures: Structures, key: str) -> Ints:
 
 def _spared(order: Ints, holds: Bools, target: int) -> Ints:
     """The first ``target`` in ``order`` whose elements (members, elements) all occur in what is not taken."""
-    left = holds.sum(axis=0)
-    taken: list[int] = []
-    for member in order.tolist():
-        if len(taken) < target and (left[holds[member]] > 1).all():
-            taken.append(member)
-            left = left - holds[member]
-    return np.array(taken, dtype=np.int64)
+    left: Ints = holds.sum(axis=0)
+    scarce: Bools = left <= target  # no other element can run out
+    spare, refused = np.ones(len(order), dtype=bool), 0
+    touched: Bools = np.asarray(holds[:, scarce].any(axis=1))
+    for place in np.flatnonzero(touched[order]).tolist():
+        if place - refused >= target:
+            break
+        own = holds[order[place]]
+        if np.all(left[own & scarce] > 1):
+            left = left - own
+        else:
+            spare[place], refused = False, refused + 1
+    return order[spare][:target]
 
 
 def _whole_groups(groups: Ints, holds: Bools, target: int, random: np.random.Generator, key: str) -> Ints:
@@ -136,7 +144,7 @@ def _whole_groups(groups: Ints, holds: Bools, target: int, random: np.random.Gen
     names, numbers, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(names) < 2:
         raise UserError(f"all structures have the same {key}: group by something else, or split without groups.")
-    whole = np.array([holds[numbers == group].any(axis=0) for group in range(len(names))])
+    whole = np.logical_or.reduceat(holds[np.argsort(numbers, kind="stable")], np.cumsum(sizes) - sizes)
     left = whole.sum(axis=0)
     order = random.permutation(len(names))
     taken: list[int] = []

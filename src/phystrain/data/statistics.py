@@ -1,7 +1,7 @@
 """Reference energies, distances and scales of a set of labelled structures."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,10 @@ VACUUM = 8.0
 
 IMPLAUSIBLE = 30.0
 """eV/atom: no binding energy is larger than this."""
+
+
+_EDGES = 200_000
+"""Edges that are looked at together: some 50 MB."""
 
 
 class References(NamedTuple):
@@ -50,26 +54,38 @@ def isolated(structures: Structures) -> npt.NDArray[np.bool_]:
     That is one atom which is not periodic, or is marked ``config_type=IsolatedAtom`` (any case, with or without
     underscore), or whose cell is thicker than :data:`VACUUM` along every periodic direction.
     """
+    return np.concatenate([_isolated(block) for block in structures.blocks()])
+
+
+def _isolated(structures: Structures) -> npt.NDArray[np.bool_]:
+    single = structures.sizes == 1
+    if not single.any():
+        return single
     marked = np.zeros(len(structures), dtype=bool)
     if "config_type" in structures.info:
         kinds = np.char.replace(np.char.lower(structures.info["config_type"]), "_", "")
         marked = np.isin(kinds, ("isolatedatom", "isolatedatoms"))
     alone = (heights(structures) > VACUUM).all(axis=1)
-    return np.asarray((structures.sizes == 1) & (marked | alone))
+    return np.asarray(single & (marked | alone))
 
 
-def composition(structures: Structures) -> npt.NDArray[np.int64]:
-    """(systems, elements) number of atoms of each of ``structures.elements``."""
-    elements = np.array(structures.elements)
-    column = np.searchsorted(elements, structures.species)
-    flat = structures.system * len(elements) + column
+def composition(structures: Structures, elements: Sequence[int] | None = None) -> npt.NDArray[np.int64]:
+    """(systems, elements) number of atoms of each of ``elements``, by default ``structures.elements``."""
+    known = np.array(structures.elements if elements is None else elements)
+    return np.concatenate([_composition(block, known) for block in structures.blocks()])
+
+
+def _composition(structures: Structures, elements: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    flat = structures.system * len(elements) + np.searchsorted(elements, structures.species)
     return np.bincount(flat, minlength=len(structures) * len(elements)).reshape(len(structures), len(elements))
 
 
 def residuals(structures: Structures, energies: Mapping[int, float]) -> Floats:
     """(systems,) eV/atom, what remains of each energy after the references; not-a-number where not labelled."""
-    single = np.array([energies[number] for number in structures.elements])
-    return (structures.energy - composition(structures) @ single) / structures.sizes
+    elements = structures.elements
+    single = np.array([energies[number] for number in elements])
+    parts = [(block.energy - composition(block, elements) @ single) / block.sizes for block in structures.blocks()]
+    return np.concatenate(parts)
 
 
 def reference_energies(structures: Structures, given: Energies | str = "auto") -> References:
@@ -90,7 +106,7 @@ def reference_energies(structures: Structures, given: Energies | str = "auto") -
     if given not in CHOICES:
         raise UserError(f"reference_energies cannot be {given!r}: {did_you_mean(given, CHOICES)}")
     single = isolated(structures) & structures.labelled("energy")
-    present = {int(number) for number in structures.species[structures.offsets[:-1][single]]}
+    present = set(structures.part(single).elements)
     missing = [chemical_symbols[number] for number in elements if number not in present]
     labelled = structures.labelled("energy") & ~single
     if given == "zero" or (given == "auto" and missing and not labelled.any()):
@@ -101,10 +117,10 @@ def reference_energies(structures: Structures, given: Energies | str = "auto") -
             "element, or use 'fit'."
         )
     if given == "isolated" or (given == "auto" and not missing):
-        return _checked(structures, _from_isolated(structures, single))
+        return _checked(structures, _from_isolated(structures.select(single)))
     if not labelled.any():
         raise UserError("reference energies cannot be fitted: no structure has an energy.")
-    return _fitted(structures.select(labelled), elements, [] if len(missing) == len(elements) else missing)
+    return _fitted(structures.part(labelled), elements, [] if len(missing) == len(elements) else missing)
 
 
 def compute(structures: Structures, cutoff: float, references: References) -> Statistics:
@@ -117,20 +133,18 @@ def compute(structures: Structures, cutoff: float, references: References) -> St
         cutoff: Å, for the number of neighbours and the distances.
         references: energies of single atoms.
     """
-    store = GraphStore(structures, cutoff)
     single = isolated(structures)
     body = np.full(len(structures), True) if single.all() else ~single
-    nearest, shortest, edges = _distances(store, cutoff)
+    nearest, shortest, edges = _distances(GraphStore(structures, cutoff, lists="built"), cutoff)
     remainder = residuals(structures, references.energies)[body]
     remainder = remainder[np.isfinite(remainder)]
-    forces = structures.forces[np.isfinite(structures.forces).all(axis=1)]
     return Statistics(
         species=structures.elements,
         reference_energies=references.energies,
         reference_source=references.source,
         energy_mean=float(remainder.mean()) if len(remainder) else 0.0,
         energy_rms=_scale(remainder - remainder.mean()) if len(remainder) else 1.0,
-        force_rms=_scale(forces, LEAST_FORCE),
+        force_rms=_force_rms(structures),
         neighbours=edges / float(structures.sizes[body].sum()),
         cutoff=cutoff,
         nearest=nearest,
@@ -138,9 +152,22 @@ def compute(structures: Structures, cutoff: float, references: References) -> St
     )
 
 
-def _scale(values: Floats, least: float = 1e-12) -> float:
-    """Root mean square; 1 where that is zero but for rounding, so that it can be divided by."""
-    rms = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+def _force_rms(structures: Structures) -> float:
+    """eV/Å over all components of labelled forces."""
+    total, count = 0.0, 0
+    for block in structures.blocks():
+        forces = block.forces[np.isfinite(block.forces).all(axis=1)]
+        total, count = total + float(np.sum(forces**2)), count + forces.size
+    return _divisor(float(np.sqrt(total / count)) if count else 0.0, LEAST_FORCE)
+
+
+def _scale(values: Floats) -> float:
+    """Root mean square, to divide by."""
+    return _divisor(float(np.sqrt(np.mean(values**2))) if values.size else 0.0)
+
+
+def _divisor(rms: float, least: float = 1e-12) -> float:
+    """1 in place of what is zero but for rounding."""
     return rms if rms > least else 1.0
 
 
@@ -151,11 +178,11 @@ def _distances(store: GraphStore, cutoff: float) -> tuple[dict[str, float], dict
     element is often far from the nearest one of a rare element, and that is no bond.
     """
     elements = np.array(store.structures.elements)
-    column = np.searchsorted(elements, store.structures.species)
     kinds = len(elements)
     total, count = np.zeros((kinds, kinds)), np.zeros((kinds, kinds))
     least, edges_found = np.full((kinds, kinds), np.inf), 0
-    for edges, vectors in store.pairs():
+    for block, edges, vectors in store.listed(_EDGES):
+        column = np.searchsorted(elements, block.species)
         distance = np.sqrt((vectors**2).sum(axis=1))
         inside = distance < cutoff
         (centre, neighbour), distance = edges[:, inside], distance[inside]
@@ -198,9 +225,9 @@ def _named(given: Energies, elements: tuple[int, ...]) -> dict[int, float]:
     return {number: energies[number] for number in elements}
 
 
-def _from_isolated(structures: Structures, single: npt.NDArray[np.bool_]) -> References:
-    """The lowest energy of each element's isolated frames."""
-    species, energy = structures.species[structures.offsets[:-1][single]], structures.energy[single]
+def _from_isolated(structures: Structures) -> References:
+    """The lowest energy of each element among isolated atoms."""
+    species, energy = structures.species, structures.energy
     energies, warnings = {}, []
     for number in structures.elements:
         own = energy[species == number]
@@ -216,8 +243,13 @@ def _from_isolated(structures: Structures, single: npt.NDArray[np.bool_]) -> Ref
 def _fitted(structures: Structures, elements: tuple[int, ...], missing: list[str]) -> References:
     """Least squares of the energies per atom; of minimum norm where compositions leave it open."""
     present = structures.elements
-    fractions = composition(structures) / structures.sizes[:, None]
-    solution, _, rank, _ = np.linalg.lstsq(fractions, structures.energy / structures.sizes, rcond=1e-7)
+    rows = np.empty((0, len(present) + 1))
+    for block in structures.blocks():
+        more = np.column_stack([composition(block, present), block.energy]) / block.sizes[:, None]
+        # of many rows the triangle of their QR decomposition, which has the same least squares
+        whole = len(more) == len(structures)
+        rows = more if whole else np.asarray(np.linalg.qr(np.concatenate([rows, more]), "r"))
+    solution, _, rank, _ = np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=1e-7)
     energies = dict.fromkeys(elements, 0.0) | dict(zip(present, solution.tolist(), strict=True))
     warnings = []
     if rank < len(elements):

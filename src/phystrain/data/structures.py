@@ -1,9 +1,13 @@
-"""A set of structures as flat arrays: constant cost per structure, whatever its size."""
+"""A set of structures as flat arrays: constant cost per structure, whatever its size.
+
+A set may be larger than memory: its arrays may be memory maps (:mod:`phystrain.data.store`), a :meth:`Structures.part`
+of it gathers nothing before it is asked to, and what looks at every structure does so by :meth:`Structures.blocks`.
+"""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,9 @@ Ints = npt.NDArray[np.int64]
 
 _PER_ATOM = ("positions", "species", "forces")
 _PER_SYSTEM = ("cell", "pbc", "energy", "stress", "weight")
+
+BLOCK = 250_000
+"""Atoms that are looked at together in what goes through a whole set: some 50 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +57,18 @@ class Structures:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            """Arrays of a part that were not asked for yet; read-only, because batches are cut from the whole set."""
+            if name not in _GATHERED or "_origin" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            values = self._gathered(name, 0, len(self))
+            for array in values.values() if isinstance(values, dict) else [values]:
+                array.flags.writeable = False
+            object.__setattr__(self, name, values)
+            return values
+
     @property
     def sizes(self) -> Ints:
         """(systems,) number of atoms of each structure."""
@@ -63,27 +82,52 @@ class Structures:
     @property
     def elements(self) -> tuple[int, ...]:
         """Atomic numbers that occur, ascending."""
-        return tuple(int(number) for number in np.unique(self.species))
+        return tuple(self._remembered("elements", self._elements))
 
     def labelled(self, quantity: str) -> npt.NDArray[np.bool_]:
         """(systems,) whether each structure has a label (for forces: on any of its atoms)."""
-        if quantity == "forces":
-            finite = np.isfinite(self.forces).all(axis=1)
-            return np.bincount(self.system, weights=finite, minlength=len(self)) > 0
-        values = getattr(self, quantity)
-        return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+        return np.concatenate([_labelled(block, quantity) for block in self.blocks()])
 
     def select(self, indices: npt.ArrayLike) -> "Structures":
-        """The structures of the given numbers, in that order, or where a boolean mask is true."""
-        chosen = np.asarray(indices)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        """A copy of the structures of the given numbers, in that order, or where a boolean mask is true."""
+        chosen = _numbers(indices)
+        if "_origin" in self.__dict__:
+            home, numbers = self.located(chosen)
+            return home.select(numbers)
         atoms = ragged(self.offsets, chosen)
         return Structures(
-            offsets=np.concatenate([[0], np.cumsum(self.sizes[chosen])]).astype(np.int64),
+            offsets=self._offsets_of(chosen),
             info={name: values[chosen] for name, values in self.info.items()},
             **{name: getattr(self, name)[atoms] for name in _PER_ATOM},
             **{name: getattr(self, name)[chosen] for name in _PER_SYSTEM},
         )
+
+    def part(self, indices: npt.ArrayLike) -> "Structures":
+        """What :meth:`select` gives, without the copy: 16 bytes a structure until an array is asked for.
+
+        The part can be used like any other set. Its arrays are gathered, and then kept, when they are first asked
+        for; cutting batches, :meth:`select`, :meth:`blocks` and :meth:`labelled` do not ask for them.
+        """
+        chosen = _numbers(indices)
+        part = object.__new__(Structures)
+        object.__setattr__(part, "offsets", self._offsets_of(chosen))
+        object.__setattr__(part, "_origin", self.located(chosen))
+        object.__setattr__(part, "_known", {})
+        return part
+
+    def located(self, chosen: Ints) -> tuple["Structures", Ints]:
+        """The set that holds the arrays of the structures of the given numbers, and their numbers in it."""
+        origin = self.__dict__.get("_origin")
+        return (self, chosen) if origin is None else (origin[0], origin[1][chosen])
+
+    def blocks(self, atoms: int = BLOCK) -> Iterator["Structures"]:
+        """The set in consecutive pieces, so that memory stays bounded; where it is small, the set itself.
+
+        Args:
+            atoms: that a piece has at most, unless a single structure has more.
+        """
+        for first, last in spans(self.offsets, atoms):
+            yield self if last - first == len(self) else self._span(first, last)
 
     def with_labels(
         self, energy: Floats | None = None, forces: Floats | None = None, stress: Floats | None = None
@@ -116,11 +160,7 @@ class Structures:
 
     def digest(self) -> str:
         """Hash of geometry, labels and weights: what a training result depends on."""
-        state = hashlib.sha256()
-        for name in (*_PER_ATOM, "offsets", *_PER_SYSTEM):
-            state.update(name.encode())
-            state.update(np.ascontiguousarray(getattr(self, name)).tobytes())
-        return state.hexdigest()
+        return str(self._remembered("digest", self._digest))
 
     def to_ase(self, index: int) -> Atoms:
         """One structure, its labels in ASE's own slots (a single-point calculator) and its facts in ``info``."""
@@ -176,8 +216,93 @@ class Structures:
             info={name: np.array([str(frame.info.get(name, "")) for frame in frames]) for name in names},
         )
 
+    def _offsets_of(self, chosen: Ints) -> Ints:
+        """(chosen + 1,) first atom of each of the chosen, were they a set of their own."""
+        return np.concatenate([[0], np.cumsum(self.offsets[chosen + 1] - self.offsets[chosen])]).astype(np.int64)
+
+    def _span(self, first: int, last: int) -> "Structures":
+        """Consecutive structures, sharing memory with this set where it holds its arrays."""
+        if "_origin" in self.__dict__:
+            return self.select(np.arange(first, last))
+        atoms = slice(self.offsets[first], self.offsets[last])
+        return Structures(
+            offsets=self.offsets[first : last + 1] - self.offsets[first],
+            info={name: values[first:last] for name, values in self.info.items()},
+            **{name: getattr(self, name)[atoms] for name in _PER_ATOM},
+            **{name: getattr(self, name)[first:last] for name in _PER_SYSTEM},
+        )
+
+    def _gathered(self, name: str, first: int, last: int) -> Any:
+        """An array of consecutive structures, from wherever it is."""
+        if "_origin" not in self.__dict__:
+            atoms = slice(self.offsets[first], self.offsets[last])
+            return getattr(self, name)[atoms if name in _PER_ATOM else slice(first, last)]
+        home, chosen = self.located(np.arange(first, last))
+        if name == "info":
+            return {key: values[chosen] for key, values in home.info.items()}
+        return getattr(home, name)[ragged(home.offsets, chosen) if name in _PER_ATOM else chosen]
+
+    def _remembered(self, name: str, find: Callable[[], Any]) -> Any:
+        """A fact about all structures, found once if the set cannot change: a part, or a file."""
+        known: dict[str, Any] | None = self.__dict__.get("_known")
+        if known is None:
+            return find()
+        if name not in known:
+            known[name] = find()
+        return known[name]
+
+    def _elements(self) -> list[int]:
+        pieces = (self._gathered("species", *span) for span in spans(self.offsets, BLOCK))
+        return sorted({int(number) for piece in pieces for number in np.unique(piece)})
+
+    def _digest(self) -> str:
+        state = hashlib.sha256()
+        for name in (*_PER_ATOM, "offsets", *_PER_SYSTEM):
+            state.update(name.encode())
+            if name == "offsets":
+                state.update(np.ascontiguousarray(self.offsets).tobytes())
+                continue
+            for span in spans(self.offsets, BLOCK):
+                state.update(np.ascontiguousarray(self._gathered(name, *span)).tobytes())
+        return state.hexdigest()
+
 
 _LABELS = ("energy", "forces", "stress")
+_GATHERED = (*_PER_ATOM, *_PER_SYSTEM, "info")
+
+
+def _numbers(indices: npt.ArrayLike) -> Ints:
+    """Numbers of structures, given as they are or by a mask."""
+    chosen = np.asarray(indices)
+    return np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+
+
+def _labelled(structures: Structures, quantity: str) -> npt.NDArray[np.bool_]:
+    if quantity == "forces":
+        finite = np.isfinite(structures.forces).all(axis=1)
+        return np.bincount(structures.system, weights=finite, minlength=len(structures)) > 0
+    values = getattr(structures, quantity)
+    return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+
+
+def spans(offsets: Ints, atoms: int) -> Iterator[tuple[int, int]]:
+    """Consecutive blocks of a ragged array, of at most so many atoms unless a single structure has more.
+
+    Args:
+        offsets: (structures + 1,) first atom of each structure, and the end.
+        atoms: of a block.
+
+    Yields:
+        The first structure of a block, and the one after its last; one block at least.
+    """
+    first, total = 0, len(offsets) - 1
+    while True:
+        last = int(np.searchsorted(offsets, offsets[first] + atoms, side="right")) - 1
+        last = min(max(last, first + 1), total)
+        yield first, last
+        if last >= total:
+            return
+        first = last
 
 
 def ragged(offsets: Ints, chosen: Ints) -> Ints:

@@ -251,7 +251,7 @@ class Training:
         if self._material.valid is not None:
             potential = self._potential if self._averaged is None else self._averaged.module
             potential.eval()
-            batches = in_order(self._material.valid, 2 * stage.batch_size, fabric.global_rank, fabric.world_size)
+            batches = in_order(self._material.valid, self._material.valid_size, fabric.global_rank, fabric.world_size)
             figures = validate(potential, self._material.valid, batches, stage.objectives, fabric.device, self._dtype)
             row |= {f"valid_{name}": value for name, value in figures.items()}
             if stage.metric not in figures:

@@ -56,17 +56,17 @@ def load_labelled(data: DataConfig, *, cutoff: float, seed: int, base: Path, say
     """
     everything = _load(data.train, data, base, say)
     alone = isolated(everything)
-    structures, numbers = everything.select(~alone), np.flatnonzero(~alone)
+    structures, numbers = everything.part(~alone), np.flatnonzero(~alone)
     train, valid, rest = _divide(structures, data, seed)
-    held_out = None if not len(valid) else structures.select(valid)
+    held_out = None if not len(valid) else structures.part(valid)
     if data.valid is not None:
         held_out = _without_isolated(_load(data.valid, data, base, say))
-    test = None if not len(rest) else structures.select(rest)
+    test = None if not len(rest) else structures.part(rest)
     if data.test is not None:
         test = _without_isolated(_load(data.test, data, base, say))
     lone = everything.select(alone) if alone.any() else None
-    kept = structures.select(train)
-    described = kept if lone is None else Structures.concatenate([kept, lone])
+    kept = structures.part(train)
+    described = kept if lone is None else everything.part(np.concatenate([numbers[train], np.flatnonzero(alone)]))
     references = reference_energies(described, data.reference_energies)
     for line in references.warnings:
         say(line)
@@ -91,7 +91,7 @@ def _load(files: str | list[str], data: DataConfig, base: Path, say: Say) -> Str
         found = read(base / file, keys=data.keys)
         say(found.summary())
         parts.append(found.structures)
-    return Structures.concatenate(parts)
+    return parts[0] if len(parts) == 1 else Structures.concatenate(parts)
 
 
 def _unlabelled(files: str | list[str], base: Path, say: Say) -> Structures:
@@ -114,7 +114,7 @@ def counts(structures: Structures) -> str:
 
 
 def _without_isolated(structures: Structures) -> Structures | None:
-    kept = structures.select(~isolated(structures))
+    kept = structures.part(~isolated(structures))
     return kept if len(kept) else None
 
 
@@ -134,7 +134,7 @@ def _divide(structures: Structures, data: DataConfig, seed: int) -> tuple[Ints, 
         usable, others = train[labelled[train]], train[~labelled[train]]
         if not len(usable):
             raise UserError("no structure has energies or forces to validate with: set data.valid_fraction=0")
-        first, second = split(structures.select(usable), data.valid_fraction, seed, group_by=data.group_by)
+        first, second = split(structures.part(usable), data.valid_fraction, seed, group_by=data.group_by)
         train, valid = np.sort(np.concatenate([usable[first], others])), usable[second]
     return train, valid, rest
 

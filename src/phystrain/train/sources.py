@@ -9,7 +9,8 @@ import numpy as np
 from phystrain.config import RunConfig, Stage
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader
-from phystrain.data.structures import Structures
+from phystrain.data.packing import Budget
+from phystrain.data.structures import Floats, Structures
 from phystrain.objectives import Objective
 from phystrain.progress import track
 from phystrain.stages import RUNNING, guided
@@ -27,11 +28,13 @@ class Material:
         train: structures of the loss.
         valid: held-out structures, or ``None``.
         others: further sources, each with what its batches come from.
+        valid_size: structures of a batch in validation.
     """
 
     train: Loader
     valid: GraphStore | None = None
     others: Sequence[tuple[Source, Loader]] = ()
+    valid_size: int = 8
 
 
 class Sources:
@@ -69,18 +72,17 @@ class Sources:
         Raises:
             UserError: a term without its labels.
         """
+        size = stage.budget or stage.batch_size
+        labelled = self._loader(stage, cutoff, train, stage.objectives, size, stream=0)
+        structures = max(1, round(labelled.structures_per_step)) if stage.budget else stage.batch_size
         others = []
         if stage.replay is not None:
             others.append(self._replayed(stage, cutoff))
         if stage.unlabelled is not None:
-            others.append(self._unlabelled(stage, cutoff))
+            others.append(self._unlabelled(stage, cutoff, structures))
         judged = [term for term in stage.objectives.values() if term.validated]
-        held_out = None if valid is None else GraphStore(valid, cutoff + reserve(judged, cutoff), _listing)
-        return Material(
-            train=self._loader(stage, cutoff, train, stage.objectives, stage.batch_size, stream=0),
-            valid=held_out,
-            others=others,
-        )
+        held_out = None if valid is None else self._store(valid, cutoff, judged)
+        return Material(labelled, held_out, others, valid_size=2 * structures)
 
     def _replayed(self, stage: Stage, cutoff: float) -> tuple[Source, Loader]:
         """Structures of an earlier stage, with its terms or others."""
@@ -99,14 +101,14 @@ class Sources:
             + (f"; the teacher is wrong by {100 * error:.0f} % of the forces" if error else "")
             + ("; how wrong the teacher is, is not known" if asked and error is None else "")
         )
-        size = stage.replay.batch_size or source.batch_size
+        size = stage.replay.batch_size or source.budget or source.batch_size
         return Source("replay", objectives, weight), self._loader(stage, cutoff, replayed, objectives, size, stream=1)
 
-    def _unlabelled(self, stage: Stage, cutoff: float) -> tuple[Source, Loader]:
-        """Structures without labels, from files or made."""
+    def _unlabelled(self, stage: Stage, cutoff: float, labelled: int) -> tuple[Source, Loader]:
+        """Structures without labels, from files or made, beside so many labelled ones a step."""
         assert stage.unlabelled is not None
         found = self._made.unlabelled(stage)
-        size = stage.unlabelled.size(stage.batch_size)
+        size = stage.unlabelled.size(labelled)
         self._say(f"stage {stage.name}: {len(found)} unlabelled structures, {min(size, len(found))} a step")
         objectives = stage.unlabelled.objectives
         source = Source("unlabelled", objectives, stage.unlabelled.weight)
@@ -118,7 +120,7 @@ class Sources:
         cutoff: float,
         structures: Structures,
         objectives: Mapping[str, Objective],
-        size: int,
+        size: int | Budget,
         *,
         stream: int,
     ) -> Loader:
@@ -133,8 +135,15 @@ class Sources:
                 + (f", {lacking} could not be computed" if lacking else "")
                 + (f"; they differ by {100 * error:.0f} % from the reference forces" if error is not None else "")
             )
-        store = GraphStore(structures, cutoff + reserve(objectives.values(), cutoff), _listing, guide=guide)
+        store = self._store(structures, cutoff, objectives.values(), guide)
         return Loader(store, size, self._seed + stream, **self._share)
+
+    def _store(
+        self, structures: Structures, cutoff: float, terms: Iterable[Objective], guide: Floats | None = None
+    ) -> GraphStore:
+        """Structures and their lists, with the reserve that these terms need."""
+        lists = self._config.data.neighbour_lists
+        return GraphStore(structures, cutoff + reserve(terms, cutoff), _listing, guide=guide, lists=lists)
 
 
 def _whole(guide: Any, structures: Structures) -> int:
