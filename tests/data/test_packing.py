@@ -32,7 +32,7 @@ def test_every_process_has_a_structure_in_every_batch(sizes, processes, seed):
         plan = Packed(Budget(atoms=40).costs(np.array(sizes), None), processes)
     except UserError as error:
         assert "raise it" in str(error)  # noqa: PT017
-        assert max(sizes) * processes > 40
+        assert max(sizes) + (processes - 1) * sorted(sizes)[len(sizes) // 2] > 20
         return
     order = plan.epoch(np.random.default_rng(seed))
     batches = [order(position) for position in range(plan.steps)]
@@ -59,6 +59,16 @@ def test_both_limits_are_kept_and_batches_are_full():
     assert max(edges[batch].sum() for batch in batches) <= 30_000
     least = max(atoms.sum() / 1000, edges.sum() / 30_000)
     assert least <= plan.steps < 1.15 * least
+
+
+def test_batches_of_very_different_structures_are_full():
+    sizes = np.clip(np.random.default_rng(0).lognormal(3.2, 0.6, 20_000), 1, 400).astype(np.int64)
+    for atoms in (450, 2000):
+        plan = Packed(Budget(atoms=atoms).costs(sizes, None))
+        order = plan.epoch(np.random.default_rng(1))
+        totals = [sizes[order(position)].sum() for position in range(plan.steps)]
+        assert max(totals) <= atoms
+        assert np.mean(totals) > 0.96 * atoms
 
 
 def test_epochs_differ_and_equal_costs_meet_anyone():
