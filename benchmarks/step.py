@@ -1,4 +1,4 @@
-"""What a training step costs: energy and forces, the same with PITC, and with PITC and PISC.
+"""What a training step costs: energy and forces, the same with PITC, and with PITC and PISC; plain and compiled.
 
 Usage: python benchmarks/step.py --data DIR [--rounds 12] [--output benchmarks/results/step.json]
 
@@ -69,11 +69,13 @@ def labelled(frames: list[Atoms], reach: float, cutoff: float) -> Batch:
     return GraphStore(structures, cutoff + 2 * reach).batch(range(len(frames)))
 
 
-def stepper(potential: torch.nn.Module, terms: dict, frames: list[Atoms]):
+def stepper(potential: torch.nn.Module, terms: dict, frames: list[Atoms], *, compiled: bool = False):
     """A function that makes one whole step: loss, gradient, optimiser."""
     parsed = objectives.parse(terms)
     batch = labelled(frames, max(term.reach for term in parsed.values()), potential.cutoff)
     module = TrainingStep(potential, parsed)
+    if compiled:
+        module.compile_passes()
     optimiser = torch.optim.Adam(potential.parameters(), lr=1e-6)
 
     def step() -> float:
@@ -101,9 +103,13 @@ def main() -> None:
             species = sorted({int(number) for frame in frames for number in frame.numbers})
             settings = {"kind": kind, "channels": 128, "layers": 3, "cutoff": 5.0}
             potential = build(settings, Statistics.bare(tuple(species)))
-            steps = {name: stepper(potential, terms, frames) for name, terms in KINDS.items()}
+            steps = {
+                f"{name}{', compiled' * compiled}": stepper(potential, terms, frames, compiled=compiled)
+                for compiled in (False, True)
+                for name, terms in KINDS.items()
+            }
             for step, _ in steps.values():
-                step(), step()
+                step(), step(), step()
             times = {name: [] for name in steps}
             for _ in range(options.rounds):
                 for name, (step, _) in steps.items():
@@ -114,7 +120,7 @@ def main() -> None:
                 row = {"system": system, "network": kind, "step": name, "edges": edges}
                 row |= {"ms": round(statistics.median(times[name]), 1), "ratio": round(ratio, 2)}
                 rows.append(row)
-                print("{system:22s} {network:7s} {step:16s} {edges:6d} edges {ms:8.1f} ms {ratio:5.2f}x".format(**row))
+                print("{system:22s} {network:7s} {step:26s} {edges:6d} edges {ms:8.1f} ms {ratio:5.2f}x".format(**row))
     if options.output:
         facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.processor()}
         write_text(options.output, json.dumps({**facts, "rounds": options.rounds, "rows": rows}, indent=1) + "\n")

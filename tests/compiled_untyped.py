@@ -4,12 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from phystrain import compiled
+from phystrain import compiled, config, datasets, objectives
+from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Structures
 from phystrain.derive import evaluate
 from phystrain.dynamics import Settings, simulate
 from phystrain.graph import AtomGraph
-from tests.test_compiled import CUTOFF, make_crystal, make_network
+from phystrain.potentials import build
+from phystrain.saving import read_state
+from phystrain.statistics import Statistics
+from phystrain.train.run import Run
+from phystrain.train.step import TrainingStep
+from tests.test_compiled import CUTOFF, TERMS, make_crystal, make_network
 
 
 def graph_of(*frames):
@@ -42,3 +48,86 @@ def test_dynamics_are_the_same():
     plain, fast = (simulate(make_network(), start, Settings(**settings, compiled=asked)) for asked in (False, True))
     np.testing.assert_allclose(plain.potential, fast.potential, rtol=1e-5)
     assert not np.array_equal(plain.final.positions, fast.final.positions), "nothing was compiled"
+
+
+EVERY_TERM = {
+    "energy": {},
+    "forces": {"weight": 10.0},
+    "stress": {},
+    "pitc": {"weight": "auto"},
+    "antithetic": {},
+    "pisc": {"distribution": "adversarial_gradient"},
+}
+
+
+def batches(reach):
+    """Batches of several sizes with made-up labels."""
+    crystal, rng = make_crystal(), np.random.default_rng(0)
+    frames = [crystal, crystal.repeat((2, 1, 1)), crystal.repeat((1, 2, 1))]
+    structures = Structures.from_ase(frames)
+    structures = structures.with_labels(
+        rng.normal(size=3), rng.normal(size=structures.positions.shape), rng.normal(size=(3, 3, 3))
+    )
+    store = GraphStore(structures, CUTOFF + 2 * reach)
+    return [store.batch(chosen) for chosen in ([0], [1, 2], [0, 1, 2])]
+
+
+def direct_network():
+    torch.manual_seed(0)
+    model = {"kind": "painn", "channels": 8, "layers": 2, "cutoff": CUTOFF, "head": "direct"}
+    return build(
+        {"kind": "sum", "terms": {**TERMS, "model": model, "prior": TERMS["reference"]}}, Statistics.bare((8, 14))
+    )
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_compiled_training_steps_have_the_gradients_of_plain_ones(direct, caplog):
+    network = direct_network() if direct else make_network(confined=True)
+    terms = objectives.parse(EVERY_TERM)
+    if direct:
+        assert not TrainingStep(network, terms).compile_passes(), "stress is not what the heads give"
+        del terms["stress"]
+    plain, fast = TrainingStep(network, terms), TrainingStep(network, terms)
+    assert fast.compile_passes()
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+    def gradient(step, batch):
+        loss, means = step(batch)
+        return torch.cat([part.flatten() for part in torch.autograd.grad(loss, trained)]), means
+
+    different = False
+    reach = max(term.reach for term in terms.values())
+    for batch in [batches(reach)[0], *batches(reach)]:  # the first one is spent on comparing
+        (expected, means), (found, others) = gradient(plain, batch), gradient(fast, batch)
+        assert float((found - expected).norm()) < 1e-4 * float(expected.norm())
+        assert {name: float(mean) for name, mean in means.items()} == pytest.approx(
+            {name: float(mean) for name, mean in others.items()}, rel=1e-4
+        )
+        different = different or not torch.equal(found, expected)
+    assert different, "nothing was compiled"
+    assert not [record for record in caplog.records if record.name.startswith("phystrain")]
+
+
+def test_a_run_is_compiled_and_goes_on_compiled(tmp_path):
+    stage = {
+        "name": "only",
+        "objectives": {"energy": {}, "forces": {"weight": 10.0}},
+        "steps": 6,
+        "batch_size": 2,
+        "optimiser": {"learning_rate": 0.01},
+    }
+    settings = {
+        "potential": {"kind": "schnet", "channels": 8, "layers": 1, "cutoff": 3.5},
+        "data": {"train": str(datasets.path("silica")), "use": 6, "valid_fraction": 0.34},
+        "reliability": {"enabled": False},
+    }
+    said, models = [], []
+    for compiling in (False, True):
+        run = config.check({**settings, "stages": [{**stage, "compiled": compiling}]})
+        models.append(read_state(Run(run, tmp_path / str(compiling), say=said.append).train())[0])
+    assert [line for line in said if "compiled from step 0" in line]
+    for name, expected in models[0].items():
+        torch.testing.assert_close(models[1][name], expected, rtol=1e-3, atol=1e-5)
+    assert any(not torch.equal(models[1][name], expected) for name, expected in models[0].items())
+    _, header = read_state(tmp_path / "True" / "checkpoints" / "last.safetensors")
+    assert header["compiled"] is True

@@ -79,7 +79,11 @@ class Runner:
         }
         with log.open("a") as output:
             return subprocess.Popen(
-                [*command, *places], cwd=ROOT, env=surroundings, stdout=output, stderr=subprocess.STDOUT
+                [*command, *places, *["--compiled"] * options.compiled],
+                cwd=ROOT,
+                env=surroundings,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
 
     def _collect(self) -> None:
@@ -171,6 +175,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--data", type=Path, required=True, help="folder of the data sets")
             command.add_argument("--minutes", type=float, help="start nothing new after this time")
             command.add_argument("--redo", action="store_true", help="repeat what is out of date")
+            command.add_argument("--compiled", action="store_true", help="compile the steps of every training")
             command.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "phystrain-reproduce")
     options = parser.parse_args(arguments)
     try:

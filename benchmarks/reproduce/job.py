@@ -37,7 +37,15 @@ CURVES = ("survival", "heating")
 """Tests whose curves are kept in the result file."""
 
 
-def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[str], None] = print) -> dict[str, Any]:
+def perform(
+    job: Job,
+    *,
+    data: Path,
+    work: Path,
+    results: Path,
+    compiled: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
     """Train and test; write the result file.
 
     Args:
@@ -45,6 +53,8 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
         data: folder of the data sets.
         work: folder for run folders.
         results: folder of result files.
+        compiled: whether the steps of every training are compiled, which changes times and rounding: for a whole
+            experiment or not at all.
         say: told what happens.
 
     Returns:
@@ -53,7 +63,7 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
     folder = work / job.experiment.name / job.name
     settings = json.loads(json.dumps(job.experiment.settings(job.variant, job.seed)))
     _same_or_new(folder, settings)
-    config, before = run_config(job, data, work, results, say)
+    config, before = run_config(job, data, work, results, say, compiled=compiled)
     seconds = before | train(config, folder / "run", folder / "seconds.json", say)
     memory = peak_memory()
     found = _test(job, data, folder, say)
@@ -68,7 +78,7 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
         "figures": {name: item["figures"] for name, item in found.items()},
         "passed": {name: item["passed"] for name, item in found.items() if item["passed"] is not None},
         "curves": {name: item["curves"] for name, item in found.items() if item["curves"]},
-        "versions": versions(),
+        "versions": versions() | {"compiled": compiled},
     }
     if job.experiment.cost:
         model = load_model(folder / "run" / "model" / "model.safetensors")
@@ -83,7 +93,7 @@ def perform(job: Job, *, data: Path, work: Path, results: Path, say: Callable[[s
 
 
 def run_config(
-    job: Job, data: Path, work: Path, results: Path, say: Callable[[str], None]
+    job: Job, data: Path, work: Path, results: Path, say: Callable[[str], None], *, compiled: bool = False
 ) -> tuple[RunConfig, dict[str, float]]:
     """The checked run file, with paths and, for an equal-time variant, with its steps; time of earlier models.
 
@@ -99,11 +109,20 @@ def run_config(
         run["stages"] = with_models(run["stages"], models)
         plain = folder / "plain.yaml"
         write_text(plain, yaml.safe_dump(run, sort_keys=False, allow_unicode=True))
-        config = run_file.load(plain, settings["overrides"])
+        config = _compiled(run_file.load(plain, settings["overrides"]), compiled)
         if settings["equal_time"]:
             config = _longer(config, more_steps(job, results))
         run_file.save(config, file)
     return run_file.load(file), {f"model {name}": seconds for name, (_, seconds) in models.items()}
+
+
+def _compiled(config: RunConfig, compiled: bool) -> RunConfig:
+    """With steps compiled everywhere or nowhere: a decision by times would differ between the variants."""
+    changed = config.model_dump(mode="json")
+    for stage in changed["stages"]:
+        if stage["fit"] is None:
+            stage["compiled"] = compiled
+    return run_file.check(changed)
 
 
 def _longer(config: RunConfig, factor: float) -> RunConfig:
@@ -208,10 +227,11 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     for name in ("--data", "--work", "--results", "--experiments"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
     try:
         job = Job(experiments.load(options.experiment, options.experiments), options.variant, options.seed)
-        perform(job, data=options.data, work=options.work, results=options.results)
+        perform(job, data=options.data, work=options.work, results=options.results, compiled=options.compiled)
     except UserError as error:
         sys.exit(str(error))
 

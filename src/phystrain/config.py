@@ -131,7 +131,8 @@ class RunConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where training runs: auto takes a GPU if there is one; teachers and tests run on the CPU"
     )
-    processes: int = Field(1, gt=0, description="processes or GPUs that share every batch")
+    processes: int = Field(1, gt=0, description="processes, one to a GPU, that share every batch, on each machine")
+    nodes: int = Field(1, gt=0, description="machines; more than one need torchrun or SLURM")
     checkpoint_seconds: float = Field(20.0, ge=0, description="time between checkpoints; 0 saves after every step")
     tune: Search | None = Field(None, description="what 'phystrain tune' searches; training does not look at it")
 

@@ -27,6 +27,8 @@ from phystrain.report.page import write_report
 from phystrain.report.parameters import write_parameters
 from phystrain.report.teacher import draw_teacher
 from phystrain.saving import load_model
+from phystrain.train.launch import planned
+from phystrain.train.processes import release, together
 from phystrain.train.run import Run
 from phystrain.verdict.audited import (
     audit_saved,
@@ -46,12 +48,19 @@ HELD_OUT = 0.1
 
 
 def run(
-    config: RunConfig, folder: Path | str, *, base: Path | str = ".", restart: bool = False, say: Say = print
+    config: RunConfig,
+    folder: Path | str,
+    *,
+    base: Path | str = ".",
+    restart: bool = False,
+    say: Say = print,
+    asked: tuple[int | None, int | None] = (None, None),
 ) -> list[Result]:
     """Train all stages, test the result and write ``report.html``.
 
     With ``reliability.baseline`` the same network is trained without physics too, in the folder ``baseline``, and
-    stands beside it in the report.
+    stands beside it in the report. Of several processes the first one tests; the others are free as soon as there is
+    nothing left to train.
 
     Args:
         config: settings.
@@ -59,37 +68,49 @@ def run(
         base: folder that relative paths in the settings start from.
         restart: forget what is in the folder.
         say: told what happens.
+        asked: processes on each machine and machines, where the settings are not to decide.
 
     Returns:
-        What the reliability tests found.
+        What the reliability tests found; nothing in processes other than the first.
 
     Raises:
         UserError: a mistake in settings or data.
         Interrupted: stopped by a signal.
     """
-    folder = Path(folder)
-    require_sources(config, Path(base))
+    with together():
+        return _run(config, Path(folder), Path(base), restart, say, asked)
+
+
+def _run(
+    config: RunConfig, folder: Path, base: Path, restart: bool, say: Say, asked: tuple[int | None, int | None]
+) -> list[Result]:
+    processes = planned(config.processes, config.nodes, asked=asked)
+    config = config.model_copy(update={"processes": processes.each, "nodes": processes.nodes})
+    require_sources(config, base)
     require_device(config)
     require_held_out(config)
     require_temperature(config.reliability)
     for stage in config.stages:
         if stage.gate is not None:
             require_temperature(config.reliability.model_copy(update={"tests": stage.gate.tests, "enabled": True}))
-    variant, taught_by, labelled = _trained_and_tested(config, folder, Path(base), restart, say)
-    if variant is None:
-        return []
-    digest = labelled.digest()
-    variants = [*taught_by, variant]
-    plain = without_physics(config)
-    if config.reliability.enabled and config.reliability.baseline and plain is not None:
-        if config.processes > 1:
-            say("the baseline is left out: it is trained in runs of one process only")
-        else:
+    job = _trained(config, folder, base, say, restart=restart)
+    plain = without_physics(config) if config.reliability.enabled and config.reliability.baseline else None
+    other: Run | None = None
+    if plain is not None:  # before the tests: the other processes take part in training, and are free then
+        if job.is_first:
             say("the same network without physics, to compare with:")
-            baseline, _, _ = _trained_and_tested(plain, folder / "baseline", Path(base), False, say)
-            assert baseline is not None
-            variants.insert(0, replace(baseline, name=BASELINE, description="the same network without physics"))
-            store_results(folder, variant, digest, variants[:-1])
+        read = replace(job.labelled, unlabelled=None)
+        other = _trained(plain, folder / "baseline", base, say, labelled=read)
+    if not job.is_first:
+        return []
+    release()
+    variant, variants = _tested(job, say)
+    variants.append(variant)
+    labelled, digest = job.labelled.train, job.labelled.train.digest()
+    if other is not None:
+        baseline, _ = _tested(other, say)
+        variants.insert(0, replace(baseline, name=BASELINE, description="the same network without physics"))
+        store_results(folder, variant, digest, variants[:-1])
     if len(variants) > 1:
         say(comparison_table(variants))
     say_verdict(variant.verdict, say)
@@ -124,20 +145,22 @@ def without_physics(config: RunConfig) -> RunConfig | None:
     return config.model_copy(update={"stages": [plain], "data": data, "reliability": reliability})
 
 
-def _trained_and_tested(
-    config: RunConfig, folder: Path, base: Path, restart: bool, say: Say
-) -> tuple[Variant | None, list[Variant], Structures]:
-    """Results of a run (none in processes other than the first), those of its teachers, and its training structures."""
-    job = Run(config, folder, base=base, restart=restart, say=say, gate=judge)
+def _trained(config: RunConfig, folder: Path, base: Path, say: Say, **options: Any) -> Run:
+    """A run with all its stages trained."""
+    job = Run(config, folder, base=base, say=say, gate=judge, **options)
     try:
-        model = load_model(job.train())
+        job.train()
     except Exception:
         if job.is_first:
             withdraw(folder)
         raise
-    labelled = job.labelled
-    if not job.is_first:
-        return None, [], labelled.train
+    return job
+
+
+def _tested(job: Run, say: Say) -> tuple[Variant, list[Variant]]:
+    """Results of a run, and those of its teachers."""
+    config, folder, labelled = job.config, job.folder, job.labelled
+    model = load_model(job.final)
     test = labelled.test or labelled.valid
     seen = labelled.test is None and config.stages[-1].fit is None
     results, beside = audit_saved(
@@ -156,7 +179,7 @@ def _trained_and_tested(
     variant = variant_of(name_of(folder), results, history=folder / "metrics.csv")
     store_results(folder, variant, labelled.train.digest(), beside)
     store_covered(folder, covered(model.statistics, labelled.train))
-    return with_material(variant, folder), beside, labelled.train
+    return with_material(variant, folder), beside
 
 
 def _chosen_by(result: Result) -> Result:

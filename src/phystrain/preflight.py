@@ -17,6 +17,7 @@ from phystrain.files import require_writable
 from phystrain.reliability import ReliabilityTest
 from phystrain.saving import load_model
 from phystrain.stages import RUNNING
+from phystrain.train.launch import launched
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -86,7 +87,15 @@ def require_device(config: RunConfig) -> None:
         raise UserError(f"device is {config.device}, of which torch finds none here: use device=auto or device=cpu")
     count = torch.cuda.device_count()
     if config.processes > count and (config.device == "cuda" or (config.device == "auto" and count)):
-        raise UserError(f"processes is {config.processes}, but there are {count} GPUs: lower it, or use device=cpu")
+        if launched() is not None:
+            raise UserError(
+                f"{config.processes} processes on this machine see {count} GPUs: let every process see all of them "
+                f"(SLURM: --gpus-per-node rather than --gpus-per-task), or use device=cpu"
+            )
+        raise UserError(
+            f"{config.processes} processes (--devices, or processes in the run file) are more than the {count} GPUs: "
+            f"lower it, or use device=cpu"
+        )
 
 
 def withdraw(folder: Path) -> None:

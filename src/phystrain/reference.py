@@ -1,6 +1,7 @@
 """Reference trajectories from files, checked against the physics that they claim."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from ase.data import atomic_masses
 from phystrain.data.read import read
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Reference
 from phystrain.units import BOLTZMANN, VELOCITY
 
 FEWEST = 10
@@ -22,6 +22,21 @@ HOTTEST = 2.0
 _INTERVALS = {"interval_fs": 1.0, "interval_ps": 1000.0}
 _TIMES = {"time_fs": 1.0, "time_ps": 1000.0}
 _KELVIN = ("temperature_K", "temperature")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trajectory of the reference method, or of a potential that is trusted.
+
+    Attributes:
+        frames: of the same atoms in the same order, equally spaced in time, with forces if they are known.
+        interval: fs between frames.
+        temperature: K.
+    """
+
+    frames: Structures
+    interval: float
+    temperature: float
 
 
 def read_reference(path: Path, interval: float | None = None, temperature: float | None = None) -> Reference:

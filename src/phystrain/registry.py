@@ -8,7 +8,7 @@ entry points ``phystrain.potentials`` (or of another group).
 
 import importlib
 import pkgutil
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
@@ -17,6 +17,8 @@ from typing import Annotated, Any, Union
 from pydantic import BaseModel, ConfigDict, Field
 
 from phystrain.errors import UserError
+
+_ALIKE = 0.6  # of two words: below it suggestions are far-fetched
 
 
 class PluginConfig(BaseModel):
@@ -49,9 +51,17 @@ def kinds(group: str) -> tuple[str, ...]:
 
 
 def did_you_mean(word: str, choices: list[str] | tuple[str, ...]) -> str:
-    """`` did you mean 'x'?`` for the nearest choice, else the list of all."""
-    near = get_close_matches(word, choices, n=1, cutoff=0.5)
+    """``did you mean 'x'?`` for the nearest choice, else the list of all.
+
+    Endings such as ``.xyz`` do not count: they would make any two names of files alike.
+    """
+    alike = [choice for choice in choices if SequenceMatcher(None, _stem(word), _stem(choice)).ratio() >= _ALIKE]
+    near = get_close_matches(word, alike, n=1, cutoff=_ALIKE)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(choices))}"
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def find(group: str, kind: str) -> ModuleType:

@@ -240,6 +240,9 @@ class Stage(Section):
         None, gt=0, description="the same for directed edges; beside batch_atoms both are kept"
     )
     optimiser: Optimiser = Optimiser()
+    compiled: bool | None = Field(
+        None, description="compile the passes of a step (a minute, once); null: where enough steps are ahead"
+    )
     average: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights a step; 0 turns averaging off")
     validate_every: int = Field(0, ge=0, description="steps between validations; 0 means about fifty a stage")
     metric: str = Field("loss", description=f"validation figure that selects the best weights: {', '.join(FIGURES)}")

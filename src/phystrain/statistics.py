@@ -1,11 +1,17 @@
 """What a potential may know about the data it is made for: computed once, passed explicitly, stored with the model."""
 
+from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict
 
 
 def pair_name(first: int, second: int) -> str:
     """Key of an unordered pair of atomic numbers, such as ``8-14``."""
     return f"{min(first, second)}-{max(first, second)}"
+
+
+def pair_label(first: int, second: int) -> str:
+    """The same for people, such as ``O-Si``."""
+    return "-".join(sorted((chemical_symbols[first], chemical_symbols[second])))
 
 
 class Statistics(BaseModel):

@@ -1,9 +1,8 @@
-"""What is done with a finished potential: errors, audit, dynamics, comparison, each as a function.
+"""What is done with a finished potential: errors, audit, dynamics (:mod:`phystrain.md`), comparison, as functions.
 
 Each takes ``say``, which is told what happens line by line.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,28 +10,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import yaml
 from ase.data import chemical_symbols
 
-from phystrain import config as run_file
 from phystrain.allocator import keep_memory
 from phystrain.config import Reliability
 from phystrain.data.read import LabelKeys, read
 from phystrain.data.structures import Structures
-from phystrain.data.write import write
-from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.preflight import checked, require_apart, require_new, require_temperature
-from phystrain.reliability import Reference, Result, Subject
+from phystrain.md import run_md
+from phystrain.preflight import checked, require_apart, require_temperature
+from phystrain.reliability import Figures, Reference, Result, Subject
 from phystrain.reliability._suite import audit
 from phystrain.report.comparison import Comparison, Variant, comparison_table, with_material
 from phystrain.report.covered import covered, store_covered
 from phystrain.report.page import write_report
 from phystrain.saving import load_model
-from phystrain.train.folder import digests
-from phystrain.train.material import load_labelled
 from phystrain.uncertainty.calibration import LEAST_ATOMS, quality
 from phystrain.uncertainty.ensemble import Ensemble, load_ensemble
 from phystrain.verdict.audited import (
@@ -45,8 +38,9 @@ from phystrain.verdict.audited import (
     store_results,
     variant_of,
 )
-from phystrain.verdict.beside import others
-from phystrain.verdict.examined import Examined, examined_calculator
+from phystrain.verdict.examined import examined_calculator, examined_model
+
+__all__ = ["audit_model", "compare_runs", "describe_model", "evaluate_model", "run_md"]
 
 Say = Callable[[str], None]
 
@@ -82,6 +76,8 @@ def evaluate_model(
     subject = Subject(name_of(path), model.potential, model.statistics, test=found.structures)
     (result,) = audit(subject, {"errors": {}})
     if ensemble is not None:
+        if ensemble.remark:
+            say(ensemble.remark)
         result = result.model_copy(update={"figures": result.figures | _spread_figures(ensemble, found.structures)})
     _say_figures(result, say)
     if output is not None:
@@ -145,7 +141,7 @@ def audit_model(
     if ase is not None:
         subject = examined_calculator(ase, place, start, train, arguments, cutoff)
     else:
-        subject = _model(cast(Path, place), start, train)
+        subject = examined_model(cast(Path, place), start, train)
     known = list(temperatures or subject.model.meta.get("temperatures") or [])
     given = {"temperatures": known or None, "replicas": replicas, "timestep": timestep}
     given |= {"minutes": minutes} if picoseconds is None else {"picoseconds": picoseconds}
@@ -176,163 +172,17 @@ def audit_model(
     return variant
 
 
-def _model(path: Path, start: Path | None, train: Path | None) -> Examined:
-    """A model of ours."""
-    model = load_model(path)
-    if start is None:
-        test, structures, trained_on = _own_data(path)
-    else:
-        test = structures = read(start).structures
-        trained_on = _trained_on(path)
-    return Examined(model, test, structures, read(train).structures if train else trained_on, others(path))
-
-
-def _own_data(folder: Path) -> tuple[Structures | None, Structures | None, Structures | None]:
-    """Held-out structures of a run folder, structures to start from, and those it was trained on.
-
-    Nothing for a bare model file.
-    """
-    if not (folder / "config.yaml").is_file():
-        return None, None, None
-    config = run_file.load(folder / "config.yaml")
-    record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-    try:
-        labelled = load_labelled(
-            config.data, cutoff=3.0, seed=config.seed, base=folder / record["base"], say=lambda _: None
-        )
-    except UserError as error:
-        raise UserError(f"the data of {folder} cannot be read ({error}). Give --start FILE") from error
-    if any(record[part] != digest for part, digest in digests(labelled).items()):
-        raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
-    held_out = labelled.test or labelled.valid
-    return held_out, held_out or labelled.train, labelled.train
-
-
-def _trained_on(folder: Path) -> Structures | None:
-    """Training structures of a run folder, where they are still what they were."""
-    try:
-        return _own_data(folder)[2]
-    except UserError:
-        return None
-
-
-def run_md(
-    path: Path,
-    start: Path,
-    *,
-    temperature: float,
-    picoseconds: float = 10.0,
-    timestep: float | None = None,
-    ensemble: str = "nvt",
-    replicas: int = 1,
-    output: Path = Path("trajectory.xyz"),
-    every: int = 100,
-    seed: int = 0,
-    spread: str | None = None,
-    spread_interval: int = 10,
-    spread_stops: bool = True,
-    say: Say = print,
-) -> None:
-    """Molecular dynamics with guards; writes frames and, apart from them, the frames that failed.
-
-    Args:
-        path: run folder or model file.
-        start: one structure or several, which run side by side.
-        temperature: K.
-        picoseconds, timestep: length, and step in fs: 1, or 0.5 with hydrogen, if not given.
-        ensemble: ``nvt`` or ``nve``.
-        replicas: copies of each structure.
-        output: file for the frames.
-        every: steps between frames.
-        seed: of velocities and thermostat.
-        spread: eV/Å by which the models of the ensemble beside the model may disagree about a force, or ``auto`` for
-            a limit from the held-out structures of the training.
-        spread_interval: steps between looks at it.
-        spread_stops: whether a run ends there, or it is only said.
-        say: told what became of each run.
-    """
-    keep_memory()
-    require_new(output, start)
-    for field, value in {"replicas": replicas, "every": every}.items():
-        if value < 1:
-            raise UserError(f"md: {field} should be 1 or more, got {value}")
-    given = {
-        "ensemble": ensemble,
-        "temperature": temperature,
-        "timestep": timestep,
-        "picoseconds": picoseconds,
-        "frame_interval": every,
-        "seed": seed,
-    }
-    model = load_model(path)
-    committee = None
-    if spread is not None:
-        committee = load_ensemble(model)
-        limits = {
-            "spread": _limit(committee, spread),
-            "spread_interval": spread_interval,
-            "spread_stops": spread_stops,
-        }
-        given["guards"] = checked(Guards, "md", limits)
-        say(f"spread of {len(committee.members)} models, limit {limits['spread']:.3g} eV/Å")
-    settings = checked(Settings, "md", given)
-    structures = replicate(read(start).structures, replicas)
-    look = None if committee is None else committee.spread
-    trajectory = simulate(model.potential, structures, settings, description="dynamics", spread=look)
-    write(_recorded(trajectory, structures, every), output)
-    failed = output.with_name(f"{output.stem.removesuffix('.xyz')}-failed.xyz")
-    if not trajectory.survived.all():
-        write(trajectory.failing, failed)
-    for number, survived in enumerate(trajectory.survived.tolist()):
-        reached = trajectory.picoseconds[number]
-        fate = f"survived {reached:g} ps" if survived else f"stopped at {reached:g} ps: {trajectory.sentences[number]}"
-        if trajectory.spread is not None:
-            fate += f"; largest spread {trajectory.spread[number]:.2f} eV/Å"
-            if survived and trajectory.warnings[number]:
-                fate += f", beyond the limit first by a {trajectory.warnings[number]}"
-        say(f"run {number}: {fate}")
-    say(f"frames {output}" + ("" if trajectory.survived.all() else f"; failing frames {failed}"))
-
-
-def _limit(ensemble: Ensemble, given: str) -> float:
-    """eV/Å that a setting of the spread stands for."""
-    if given == "auto":
-        if ensemble.calibration is None:
-            raise UserError("the spread of this model was not calibrated: give --spread a number, in eV/Å")
-        return ensemble.calibration.limit
-    try:
-        limit = float(given)
-    except ValueError:
-        limit = float("nan")
-    if not limit > 0:
-        raise UserError(f"--spread should be auto or a positive number of eV/Å, got {given!r}")
-    return limit
-
-
-def _spread_figures(ensemble: Ensemble, labelled: Structures) -> dict[str, float | int | str | None]:
+def _spread_figures(ensemble: Ensemble, labelled: Structures) -> Figures:
     """How well the spread tells the errors of forces."""
     observed = ensemble.observe(labelled)
     if len(observed.known().spread) < LEAST_ATOMS:
         raise UserError("too few atoms with forces to compare the spread with: name them with --forces")
-    figures: dict[str, float | int | str | None] = {
+    figures: Figures = {
         "spread, models": len(ensemble.members),
         "spread, from": ensemble.source,
         "spread, calibrated": "no" if ensemble.calibration is None else "yes",
     }
     return figures | {f"spread, {name}": value for name, value in quality(observed).items()}
-
-
-def _recorded(trajectory: Trajectory, start: Structures, every: int) -> Structures:
-    """Every recorded frame of every run, run after run, as long as the run was going."""
-    assert trajectory.frames is not None
-    moments = []
-    for number, positions in enumerate(trajectory.frames):
-        going = trajectory.steps >= number * every
-        times = np.full(len(start), f"{number * every * trajectory.settings.step / 1000:g}")
-        info = {"run": np.arange(len(start)).astype(str), "time_ps": times}
-        moments.append(replace(start.without_labels(), positions=positions, info=info).select(going))
-    joined = Structures.concatenate(moments)
-    return joined.select(np.argsort(joined.info["run"].astype(np.int64), kind="stable"))
 
 
 def compare_runs(runs: Iterable[Path], output: Path, *, say: Say = print) -> list[Variant]:

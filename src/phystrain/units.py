@@ -34,6 +34,9 @@ BOHR = 0.529177210903
 GPA = _ase.GPa
 """1 GPa in eV/Å³."""
 
+PER_CM = 33.35641
+"""1/cm in one THz."""
+
 LABEL_KEYS = {
     "energy": ("REF_energy", "energy", "DFT_energy", "dft_energy", "Energy", "E"),
     "forces": ("REF_forces", "forces", "force", "DFT_forces", "dft_forces", "Forces"),

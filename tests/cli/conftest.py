@@ -75,6 +75,30 @@ def refuse(call):
 
 
 @pytest.fixture
+def files_below():
+    """Contents of all files below a folder, by relative name."""
+
+    def contents(folder):
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    return contents
+
+
+@pytest.fixture
+def stop_after():
+    """In place of ``Training._finished_early``: makes a training ask to stop once so many steps have been made."""
+
+    def after(steps):
+        def asked(self):
+            self._should_stop = lambda: self.step >= steps
+            return False
+
+        return asked
+
+    return after
+
+
+@pytest.fixture
 def shell(tmp_path, cache):
     """Start a command in a process of its own, one thread, and hand over the process."""
 
@@ -114,6 +138,19 @@ def data(tmp_path):
     """A small file of labelled structures."""
     write(harmonic(), tmp_path / "good.xyz")
     return tmp_path / "good.xyz"
+
+
+@pytest.fixture
+def hydride(tmp_path):
+    """A file of one structure of elements that are not in ``data``."""
+    (tmp_path / "nh.xyz").write_text(
+        """2
+Lattice="6 0 0 0 6 0 0 0 6" Properties=species:S:1:pos:R:3:forces:R:3 energy=-1
+N 0 0 0 0 0 0
+H 1 0 0 0 0 0
+"""
+    )
+    return tmp_path / "nh.xyz"
 
 
 @pytest.fixture

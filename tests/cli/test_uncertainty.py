@@ -26,6 +26,7 @@ def test_a_run_with_snapshots_tells_its_spread(run, call, data, tmp_path):
     assert outcome.code == 0, outcome.err
     for name in ("spread, rank correlation", "spread, attainable", "spread, miscalibration area"):
         assert name in outcome.out
+    assert "calibrated on 6 structures with 12 atoms only" in outcome.out
     assert "miscalibration area" in (tmp_path / "page" / "report.html").read_text()
 
     outcome = call("md", run, data, "--temperature", "10", "--picoseconds", "0.002", "--spread", "auto", "--every", "1")

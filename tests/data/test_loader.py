@@ -5,10 +5,10 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phystrain.data.deal import deal
 from phystrain.data.graphs import GraphStore
 from phystrain.data.loader import Loader, in_order
 from phystrain.data.structures import Structures
-from phystrain.errors import UserError
 
 
 def store(count: int) -> GraphStore:
@@ -56,7 +56,8 @@ def test_shares_of_processes_partition_the_batch(count, batch_size, processes, s
     assert len({share.steps_per_epoch for share in shares}) == 1
     whole = shares[0].indices(step)
     parts = [share.batch(step) for share in shares]
-    assert all(part.graph.n_systems for part in parts)
+    assert len(whole) <= batch_size
+    assert [part.graph.n_systems > 0 for part in parts] == [rank < len(whole) for rank in range(processes)]
     species = np.concatenate([part.graph.species.numpy()[_first(part.graph.system)] for part in parts])
     assert sorted(species - 1) == sorted(whole)
     single = Loader(STORE[count], len(whole), 5).store.batch(whole)
@@ -76,9 +77,13 @@ def test_random_streams_do_not_depend_on_the_number_of_processes():
     assert Loader(STORE[12], 12, 2).batch(0).key.sort().values.tolist() != sorted(keys(1).values())
 
 
-def test_fewer_structures_than_processes():
-    with pytest.raises(UserError, match="2 structures cannot feed 3 processes"):
-        Loader(STORE[2], 1, 0, world_size=3)
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 8))
+def test_dealing_is_close_to_even(costs, processes):
+    shares = deal(costs, processes)
+    assert sorted(np.concatenate(shares)) == list(range(len(costs)))
+    loads = [sum(max(1, costs[position]) for position in share) for share in shares]
+    assert max(loads) - min(loads) <= max(1, *costs)
+    assert [len(share) > 0 for share in shares] == [number < len(costs) for number in range(processes)]
 
 
 def test_in_order():

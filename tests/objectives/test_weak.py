@@ -317,6 +317,26 @@ def test_first_order_needs_no_forces_at_the_end(k, asked, clusters, potentials):
     assert {name for graph, want in model.asked if graph is not batch.graph for name in want} == asked
 
 
+def test_antithetic_energies_are_not_differentiated_by_positions(clusters, potentials, monkeypatch):
+    """The displaced passes make the same loss, with nothing in them that asks for a derivative by positions."""
+    batch, potential = clusters(2), potentials["Morse"]()
+    expected = Evaluator(potential)
+    for sign in (1, -1):  # the passes are there already, made with derivatives
+        expected.predict(displaced(batch, expected, antithetic.Config(), draw=0, sign=sign), ("energy", "forces"))
+    total = antithetic.Config()(batch, expected).total
+    seen = []
+    atomic_energies = type(potential).atomic_energies
+
+    def noted(self, graph):
+        seen.append(graph.positions.requires_grad)
+        return atomic_energies(self, graph)
+
+    monkeypatch.setattr(type(potential), "atomic_energies", noted)
+    found = antithetic.Config()(batch, Evaluator(potential)).total
+    torch.testing.assert_close(found, total)
+    assert sorted(seen) == [False, False, True]
+
+
 def test_two_batches_in_one_step(clusters, potentials):
     """One evaluator may see two batches, labelled and replayed: each gets its own displaced copy."""
     first, second = clusters(2), clusters(sizes=[4, 6])

@@ -17,6 +17,7 @@ from phystrain.layers.cutoffs import cosine, polynomial
 from phystrain.layers.radial import radial_basis
 from phystrain.layers.species import SpeciesRows
 from phystrain.potentials import build
+from phystrain.potentials._network import NetworkConfig, warn_of_reach
 from phystrain.statistics import Statistics
 
 KNOWN = Statistics.bare((1, 6, 8, 14))
@@ -157,6 +158,25 @@ def test_preset_gives_way_to_what_is_written():
 
 
 ENERGIES = {"H": -13.587222780835477, 6: -1029.4130611112233, "8": -2041.8396277138045}
+
+
+NETWORKS = [
+    kind for kind in registry.kinds("potentials") if issubclass(registry.find("potentials", kind).Config, NetworkConfig)
+]
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_only_a_very_long_cutoff_is_warned_of_and_once(kind, caplog):
+    config = registry.find("potentials", kind).Config
+    warn_of_reach.cache_clear()
+    for preset in ("", *config.presets):
+        config(preset=preset)
+    config(cutoff=12.0)
+    assert not caplog.records
+    config(cutoff=50.0)
+    config(cutoff=50.0, layers=3)
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{kind}: with a cut-off of 50 Å an atom of a solid has about 31,416 neigh")
 
 
 def test_reference_energies_keep_their_digits():

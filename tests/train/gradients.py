@@ -1,6 +1,6 @@
-"""Run by test_processes.py in one process and in two: gradients of the first steps, written by the first process.
+"""Run by test_processes.py in one process and in several: gradients of some steps, written by the first process.
 
-Usage: python gradients.py PROCESSES OBJECTIVES OUTPUT
+Usage: python gradients.py PROCESSES CASES OUTPUT, the cases by name as JSON: terms of the loss and a batch size.
 """
 
 import json
@@ -20,25 +20,22 @@ from phystrain.potentials import build
 from phystrain.statistics import Statistics
 from phystrain.train.step import Source, TrainingStep
 
-if __name__ == "__main__":
-    processes, terms, output = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
-    fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto")
-    fabric.launch()
+
+def gradients(fabric, structures, terms, batch_size):
+    """Of three steps, a whole epoch of batches that are not all equally large, by parameter and step."""
     torch.manual_seed(0)
-    parts = [read(datasets.path(name)).structures.select([0, 1]) for name in ("silica", "aspirin", "nbmotaw")]
-    structures = Structures.concatenate(parts)  # 36 to 96 atoms, 21, and 2 to 54: very unlike one another
     statistics = Statistics.bare(structures.elements)
     potential = build({"kind": "painn", "channels": 8, "layers": 2, "cutoff": 4.0}, statistics).double()
     share = {"dtype": torch.float64, "rank": fabric.global_rank, "world_size": fabric.world_size}
-    lazy = "guide" in sys.argv[2]
+    lazy = "guide" in json.dumps(terms)
     guided = GraphStore(structures.with_labels(structures.energy), 4.3, guide=structures.forces)
     loaders = [
-        Loader(guided if lazy else GraphStore(structures, 4.3), 5, seed=3, **share),
+        Loader(guided if lazy else GraphStore(structures, 4.3), batch_size, seed=3, **share),
         Loader(GraphStore(structures, 4.3), 3, seed=4, **share),
         Loader(GraphStore(structures.without_labels(), 4.3), 4, seed=5, **share),
     ]
     sources = [
-        Source("replay", objectives.parse({"forces": {}}), 0.3),
+        Source("replay", objectives.parse({"forces": {}, "pitc": {}}), 0.3),
         Source("unlabelled", objectives.parse({"pitc": {"part": 0.4}, "pisc": {"k": 0.0, "weight": "auto"}}), 0.5),
     ]
     step = TrainingStep(
@@ -46,16 +43,31 @@ if __name__ == "__main__":
     )
     module, _ = fabric.setup(step, torch.optim.SGD(potential.parameters(), lr=1.0))
     found = {}
-    for number in range(3 if lazy else 1):
+    for number in range(3):
         module.zero_grad()
-        loss, means = module(*(loader.batch(number + 1) for loader in loaders), step=number)
+        loss, means = module(*(loader.batch(number) for loader in loaders), step=number)
         fabric.backward(loss)
         found |= {f"{number}.{name}": p.grad.clone() for name, p in potential.named_parameters()}
         found |= {f"{number}.mean.{name}": mean.clone() for name, mean in means.items()}
+        found[f"{number}.structures"] = torch.tensor([len(loaders[0].indices(number))])
         found |= {
             f"{number}.weight.{name}": torch.tensor(state["weight"], dtype=torch.float64)
             for name, state in step.balancer.state.items()
         }
+    return found
+
+
+if __name__ == "__main__":
+    processes, cases, output = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+    fabric = Fabric(accelerator="cpu", devices=processes, strategy="ddp" if processes > 1 else "auto")
+    fabric.launch()
+    parts = [read(datasets.path(name)).structures.select([0, 1]) for name in ("silica", "aspirin", "nbmotaw")]
+    structures = Structures.concatenate(parts)  # 36 to 96 atoms, 21, and 2 to 54: very unlike one another
+    found = {
+        f"{case}.{name}": tensor
+        for case, (terms, batch_size) in cases.items()
+        for name, tensor in gradients(fabric, structures, terms, batch_size).items()
+    }
     if fabric.is_global_zero:
         save_file(found, output)
     fabric.barrier()

@@ -8,32 +8,90 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from phystrain.errors import UserError
+from phystrain.train.launch import Processes, forgotten, is_first, is_first_here, launched
+from phystrain.train.processes import PATIENCE, alone, patience
 
-@pytest.mark.parametrize(
-    "terms",
-    [
-        {"energy": {}, "forces": {}, "stress": {}, "pitc": {}, "pisc": {}},
-        {"forces": {}},
-        {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}},
-    ],
-    ids=["all", "forces", "lazy"],
-)
-def test_two_processes_have_the_gradient_of_one(terms, tmp_path):
-    script = Path(__file__).with_name("gradients.py")
-    results = []
+LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}}
+CASES = {
+    "all": ({"energy": {}, "forces": {}, "stress": {}, "pitc": {}, "pisc": {}}, 5),  # batches of 3
+    "forces": ({"forces": {}}, 2),
+    "lazy": (LAZY, 6),
+    "single": ({"energy": {}, "forces": {}, "pitc": {}}, 1),  # fewer structures than processes
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Gradients of all cases by number of processes."""
+    folder, script = tmp_path_factory.mktemp("gradients"), Path(__file__).with_name("gradients.py")
+    results = {}
     for processes in (1, 2):
-        output = tmp_path / f"{processes}.safetensors"
-        command = [sys.executable, script, str(processes), json.dumps(terms), output]
+        output = folder / f"{processes}.safetensors"
+        command = [sys.executable, script, str(processes), json.dumps(CASES), output]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-        results.append(load_file(output))
-    one, two = results
+        results[processes] = load_file(output)
+    return results
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_have_the_gradient_of_one(case, found):
+    one, two = ({n: v for n, v in part.items() if n.startswith(f"{case}.")} for part in (found[1], found[2]))
     assert one.keys() == two.keys()
-    scale = max(float(gradient.abs().max()) for gradient in one.values())
-    assert scale > 0
-    for name, gradient in one.items():
-        torch.testing.assert_close(two[name], gradient, rtol=1e-6, atol=1e-10 * scale, msg=name)
-    if "pisc" in terms and "part" in terms["pisc"]:
-        weights = [float(one[f"{step}.weight.unlabelled_pisc"]) for step in range(3)]
-        assert weights[0] == weights[1] != weights[2]
+    for step in range(3):
+        names = [name for name in one if name.startswith(f"{case}.{step}.") and one[name].is_floating_point()]
+        scale = max(float(one[name].abs().max()) for name in names)
+        assert scale > 0
+        for name in names:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-12, atol=1e-12 * scale, msg=name)
+    sizes = [int(one[f"{case}.{step}.structures"]) for step in range(3)]
+    assert sizes == [int(two[f"{case}.{step}.structures"]) for step in range(3)]
+    assert (case == "single") == (1 in sizes)
+
+
+def test_automatic_weights_are_measured_now_and_then(found):
+    weights = [float(found[1][f"lazy.{step}.weight.unlabelled_pisc"]) for step in range(3)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "GROUP_WORLD_SIZE": "2"}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_PROCID": "0"}
+SRUN = SLURM | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"}
+
+
+def test_launchers_are_known_by_what_they_leave():
+    assert launched({}) is None
+    assert str(launched(TORCHRUN)) == "4 processes on 2 nodes, started by torchrun"
+    assert launched(SRUN) == Processes(4, 2, "SLURM")
+    assert launched(SLURM) is None  # a batch script without srun is one process
+    assert "put srun before the command" in forgotten(SLURM)
+    assert not forgotten(SRUN)
+    assert launched(SRUN | {"SLURM_STEP_NUM_TASKS": "1"}) is None
+    with pytest.raises(UserError, match="not the same number on each"):
+        launched(SRUN | {"SLURM_STEP_NUM_TASKS": "7"})
+    with pytest.raises(UserError, match="use torchrun or srun"):
+        launched({"OMPI_COMM_WORLD_SIZE": "4"})
+
+
+def test_one_process_speaks_for_all():
+    assert is_first({})
+    assert is_first(SLURM | {"SLURM_PROCID": "3"})
+    assert is_first(SRUN)
+    assert not is_first(SRUN | {"SLURM_PROCID": "3"})
+    assert [is_first(TORCHRUN | {"RANK": rank}) for rank in "01"] == [True, False]
+    assert is_first_here(TORCHRUN | {"RANK": "2", "LOCAL_RANK": "0"})  # another machine may have other faults
+    assert not is_first_here(TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"})
+    assert [is_first_here(SRUN | {"SLURM_PROCID": "4", "SLURM_LOCALID": number}) for number in "01"] == [True, False]
+    assert not is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid() + 1)})
+    assert is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid())})
+
+
+def test_one_process_alone_simply_works(monkeypatch):
+    assert alone(lambda: 3) == 3
+    monkeypatch.setenv(PATIENCE, "30")
+    assert patience().total_seconds() == 30
+    monkeypatch.setenv(PATIENCE, "long")
+    with pytest.raises(UserError, match="give a number of seconds"):
+        patience()

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from ase.io import read, write
 
 from phystrain import config, datasets
@@ -82,6 +83,20 @@ def test_other_settings_in_the_same_folder_are_refused(run_config, tmp_path):
     with pytest.raises(UserError, match="other settings"):
         train(other, tmp_path / "run")
     train(other, tmp_path / "run", restart=True)
+
+
+def test_a_run_begun_by_an_earlier_version_goes_on(run_config, tmp_path):
+    train(run_config, tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    recorded = yaml.safe_load(file.read_text())
+    for stage in recorded["stages"]:
+        del stage["snapshots"], stage["compiled"]
+    file.write_text(yaml.safe_dump(recorded))
+    assert train(run_config, tmp_path / "run") == tmp_path / "run" / "model" / "model.safetensors"
+    recorded["stages"][0]["snapshots"] = 2
+    file.write_text(yaml.safe_dump(recorded))
+    with pytest.raises(UserError, match=r"stages\.0\.snapshots differs"):
+        train(run_config, tmp_path / "run")
 
 
 def test_a_folder_of_something_else_is_left_alone(run_config, tmp_path):

@@ -50,7 +50,7 @@ def md(
     spread_stops
         Whether it stops a run or is only told.
     """
-    from phystrain.trained import run_md
+    from phystrain.md import run_md
 
     run_md(
         model,

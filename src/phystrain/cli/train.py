@@ -11,6 +11,8 @@ def train(
     *overrides: str,
     output: Path | None = None,
     restart: bool = False,
+    devices: int | None = None,
+    nodes: int | None = None,
 ) -> None:
     """Train all stages of a run file, test the potential and write the report.
 
@@ -26,6 +28,11 @@ def train(
         Run folder; runs/NAME beside the run file if not given.
     restart
         Forget what is in the run folder.
+    devices
+        Processes on each machine, one to a GPU, that share every batch; instead of the run file's 'processes'. Under
+        torchrun or SLURM the launcher decides.
+    nodes
+        Machines, each with that many processes; for more than one start the command with torchrun or srun.
     """
     from phystrain import config
     from phystrain.asking import with_temperature
@@ -33,4 +40,4 @@ def train(
 
     settings = with_temperature(config.load(run_file, overrides))
     folder = output or run_file.parent / "runs" / run_file.stem
-    run(settings, folder, base=run_file.parent, restart=restart, say=say)
+    run(settings, folder, base=run_file.parent, restart=restart, say=say, asked=(devices, nodes))

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 
 from phystrain import noise
+from phystrain.data.deal import deal
 from phystrain.data.graphs import WORKERS, GraphStore
 from phystrain.data.packing import Budget, Equal, Order, Packed
-from phystrain.errors import UserError
 from phystrain.labels import Batch
 
 AHEAD = 2 * WORKERS
@@ -20,7 +20,8 @@ AHEAD = 2 * WORKERS
 class Loader:
     """Shuffled batches of a store, addressed by step, so that training can resume anywhere.
 
-    Every epoch visits every structure once. All processes draw the same global batch and take their share of it.
+    Every epoch visits every structure once. All processes draw the same global batch and take their share of it,
+    about as many edges (of lists that are not held: atoms) as the others; it may be empty.
 
     Args:
         store: the structures.
@@ -29,9 +30,6 @@ class Loader:
         seed: of the order and of the random streams.
         dtype: of the floating-point parts.
         rank, world_size: this process and how many there are.
-
-    Raises:
-        UserError: fewer structures than processes, or a budget that is too small for them.
     """
 
     def __init__(
@@ -44,15 +42,15 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if len(store) < world_size:
-            raise UserError(
-                f"{len(store)} structures cannot feed {world_size} processes: use fewer processes or more structures"
-            )
         self.store = store
-        self._plan = _plan(store, batch_size, world_size)
+        self._plan = _plan(store, batch_size)
         self.steps_per_epoch = self._plan.steps
         self.dtype = dtype
         self._seed, self._rank, self._world_size = seed, rank, world_size
+        # lists that are not held are not all built only to share batches out: atoms tell the cost nearly as well
+        counted = store.held or (isinstance(batch_size, Budget) and batch_size.edges is not None)
+        sizes = store.edge_counts if counted else store.structures.sizes
+        self._costs = sizes if world_size > 1 else np.empty(0, np.int64)
         self._epoch = -1
         self._order: Order
         self._last: int | None = None
@@ -92,16 +90,18 @@ class Loader:
         return self._coming.pop(step).result()
 
     def _made(self, step: int, whole: npt.NDArray[np.int64]) -> Batch:
-        indices = whole[self._rank :: self._world_size]
+        indices = whole
+        if self._world_size > 1:
+            indices = whole[deal(self._costs[whole], self._world_size)[self._rank]]
         keys = noise.mix(torch.from_numpy(indices.copy()), self._seed, step)
         return self.store.batch(indices, keys, self.dtype)
 
 
-def _plan(store: GraphStore, batch_size: int | Budget, processes: int) -> Equal | Packed:
+def _plan(store: GraphStore, batch_size: int | Budget) -> Equal | Packed:
     if not isinstance(batch_size, Budget):
-        return Equal(len(store), batch_size, processes)
+        return Equal(len(store), batch_size)
     edges = None if batch_size.edges is None else store.edge_counts
-    plan = Packed(batch_size.costs(store.structures.sizes, edges), processes)
+    plan = Packed(batch_size.costs(store.structures.sizes, edges))
     if len(plan.oversized):
         sizes = store.structures.sizes[plan.oversized]
         logging.getLogger(__name__).warning(

@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from phystrain.errors import UserError
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Order = Callable[[int], Ints]
@@ -59,12 +57,11 @@ class Equal:
     Args:
         count: of structures.
         size: largest number in a batch.
-        processes: that each need a structure of every batch.
     """
 
-    def __init__(self, count: int, size: int, processes: int = 1) -> None:
+    def __init__(self, count: int, size: int) -> None:
         self.count = count
-        self.steps = max(1, min(-(-count // size), count // processes))
+        self.steps = max(1, -(-count // size))
 
     def epoch(self, random: np.random.Generator) -> Order:
         """Another order, drawn at random."""
@@ -79,43 +76,24 @@ class Equal:
 
 
 class Packed:
-    """Batches that keep a budget.
-
-    A structure that exceeds it is alone in its batch; of several processes each of the others then takes one of the
-    cheapest structures.
+    """Batches that keep a budget; a structure that exceeds it is alone in its batch.
 
     Args:
         costs: (structures,) share of the budget that each needs.
-        processes: that each need a structure of every batch.
-
-    Raises:
-        UserError: the budget does not hold a structure for every process.
 
     Attributes:
         oversized: (n,) numbers of the structures that exceed the budget.
     """
 
-    def __init__(self, costs: Floats, processes: int = 1) -> None:
-        large = costs > 1
-        self.oversized = np.flatnonzero(large)
-        rest = np.flatnonzero(~large)
-        helpers = len(self.oversized) * (processes - 1)
-        if helpers:
-            rest = rest[np.argsort(costs[rest], kind="stable")]
-            if len(rest) < helpers:
-                raise UserError(_too_small(processes))
-        self._alone = np.column_stack([self.oversized, rest[:helpers].reshape(len(self.oversized), processes - 1)])
-        self._rest = np.sort(rest[helpers:])
+    def __init__(self, costs: Floats) -> None:
+        self.oversized, self._rest = np.flatnonzero(costs > 1), np.flatnonzero(costs <= 1)
         self._classes, ceilings = _classes(costs[self._rest])
-        members = np.bincount(self._classes, minlength=len(ceilings))
-        places = _places(ceilings, members, processes)
-        self._batches = int(places.max()) + 1 if len(places) else 0
-        counts = np.bincount(places, minlength=self._batches)
-        if len(counts) and counts.min() < processes:
-            raise UserError(_too_small(processes))
+        places = _places(ceilings, np.bincount(self._classes, minlength=len(ceilings)))
+        counts = np.bincount(places)
         self._by_batch = np.argsort(places, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self.steps = self._batches + len(self._alone)
+        self._batches = len(counts)
+        self.steps = self._batches + len(self.oversized)
 
     def epoch(self, random: np.random.Generator) -> Order:
         """Another order, drawn at random."""
@@ -127,7 +105,7 @@ class Packed:
         def batch(position: int) -> Ints:
             turn = int(turns[position])
             if turn >= self._batches:
-                return self._alone[turn - self._batches]
+                return self.oversized[turn - self._batches, None]
             return numbers[self._starts[turn] : self._starts[turn + 1]]
 
         return batch
@@ -146,44 +124,27 @@ def _classes(costs: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
     return found.astype(np.int16), ceilings
 
 
-def _places(ceilings: Floats, members: Ints, processes: int) -> Ints:
+def _places(ceilings: Floats, members: Ints) -> Ints:
     """(structures,) batch of every place, class by class, so that no batch exceeds the budget."""
     total = int(members.sum())
     batches = min(max(1, int(np.ceil(ceilings @ members - _ROUNDING))), total)
     while batches:
-        places, fullest = _dealt(ceilings, members, batches, processes)
+        places, fullest = _dealt(ceilings, members, batches)
         if fullest <= 1 + _ROUNDING:
             return places
         batches = min(total, max(batches + 1, int(batches * min(fullest, _MORE))))
     return np.empty(0, np.int64)
 
 
-def _dealt(ceilings: Floats, members: Ints, batches: int, processes: int) -> tuple[Ints, float]:
+def _dealt(ceilings: Floats, members: Ints, batches: int) -> tuple[Ints, float]:
     """Batch of every place, and the cost of the dearest batch."""
     loads = np.zeros(batches)
-    dealt: list[Ints] = []
-    # what every process but the first needs in each batch is dealt before, from the cheapest
-    spare = np.minimum(
-        members[::-1], np.maximum(0, (processes - 1) * batches - np.cumsum(members[::-1]) + members[::-1])
-    )
-    first = 0
-    for cost, count in zip(ceilings[::-1], spare, strict=True):
-        bins = (first + np.arange(count)) % batches
-        np.add.at(loads, bins, cost)
-        dealt.append(bins)
-        first += int(count)
-    dealt.reverse()
-    most = max(1, batches // 8)
-    for number, (cost, left) in enumerate(zip(ceilings, members - spare[::-1], strict=True)):
-        found = [dealt[number]]
-        for start in range(0, int(left), most):
-            count = min(int(left) - start, most)
-            bins = np.argpartition(loads, count - 1)[:count]
-            loads[bins] += cost
-            found.append(bins)
-        dealt[number] = np.concatenate(found)
-    return np.concatenate(dealt), float(loads.max())
-
-
-def _too_small(processes: int) -> str:
-    return f"batch_atoms or batch_edges leaves no structure for each of {processes} processes: raise it, or use fewer"
+    most = max(1, batches // 8)  # at once: after each of them the batches that hold least are others
+    found: list[Ints] = []
+    for cost, count in zip(ceilings, members.tolist(), strict=True):
+        for start in range(0, count, most):
+            several = min(count - start, most)
+            chosen = np.argpartition(loads, several - 1)[:several]
+            loads[chosen] += cost
+            found.append(chosen)
+    return np.concatenate(found), float(loads.max())

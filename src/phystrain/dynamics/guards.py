@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from phystrain.dynamics.verlet_list import VerletList
+from phystrain.statistics import pair_label
 
 BOND_FACTOR = 1.2
 """Pairs closer than this times the sum of their covalent radii in the starting structure count as bonds."""
@@ -201,4 +202,4 @@ def listing_radius(species: Int[Tensor, " atoms"], guards: Guards) -> float:
 
 
 def _pair(species: Tensor, atoms: Tensor) -> str:
-    return "-".join(sorted(chemical_symbols[int(species[atom])] for atom in atoms))
+    return pair_label(*(int(species[atom]) for atom in atoms))

@@ -5,7 +5,6 @@ order of operations of ASE, so that a structure takes the steps that it takes th
 """
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.derive import Potential, evaluate, placement
+from phystrain.derive import evaluate
 from phystrain.dynamics import guards
 from phystrain.dynamics.guards import Failure, Guards
-from phystrain.dynamics.verlet_list import VerletList
+from phystrain.dynamics.moving import Moving
 
 _FIRST, _LONGEST, _STEP = 0.1, 1.0, 0.2  # time step at first and at most; largest move of a structure, Å
 _DELAY, _FASTER, _SLOWER, _MIXING, _FADING = 5, 1.1, 0.5, 0.1, 0.99
@@ -58,33 +57,21 @@ def relax(
         steps: at most.
         limits: short contacts and non-finite numbers stop a structure; the defaults if not given.
     """
-    return _Batch(cast(Potential, potential), structures, fmax, limits or Guards()).run(steps)
+    return _Batch(potential, structures, fmax, limits or Guards()).run(steps)
 
 
-class _Batch:
+class _Batch(Moving):
     """Structures that are still moving, and what is known of all."""
 
-    def __init__(self, potential: Potential, structures: Structures, fmax: float, limits: Guards) -> None:
-        self.potential, self.structures, self.fmax, self.limits = potential, structures, fmax, limits
-        device, dtype = placement(cast(nn.Module, potential))
+    per_system = (*Moving.per_system, "timestep", "mixing", "downhill")
+    per_atom = (*Moving.per_atom, "velocities")
+
+    def __init__(self, potential: nn.Module, structures: Structures, fmax: float, limits: Guards) -> None:
+        super().__init__(potential, structures, limits, _SKIN)
+        self.structures, self.fmax, self.limits = structures, fmax, limits
         count = len(structures)
-        self.numbers = torch.arange(count, device=device)
-        self.places = torch.arange(len(structures.positions), device=device)
-        self.system = torch.from_numpy(structures.system).to(device)
-        self.positions = torch.from_numpy(structures.positions.copy()).to(device)
-        species = torch.from_numpy(structures.species).to(device)
-        self.neighbours = VerletList(
-            self.positions,
-            species,
-            self.system,
-            torch.from_numpy(structures.cell).to(device),
-            torch.from_numpy(structures.pbc).to(device),
-            max(potential.cutoff, guards.listing_radius(species, limits)),
-            _SKIN,
-            dtype,
-        )
         self.velocities = torch.zeros_like(self.positions)
-        self.timestep = torch.full((count,), _FIRST, dtype=torch.float64, device=device)
+        self.timestep = torch.full((count,), _FIRST, dtype=torch.float64, device=self.positions.device)
         self.mixing = torch.full_like(self.timestep, _MIXING)
         self.downhill = torch.zeros_like(self.numbers)
         self.end = self.structures.positions.copy()
@@ -122,7 +109,7 @@ class _Batch:
             failures |= guards.short_contacts(self.neighbours, self.limits.contact)
         failures |= guards.not_finite(energy, forces, self.system)
         squared = forces.square().sum(dim=1)
-        largest = squared.new_zeros(len(self.numbers)).scatter_reduce(0, self.system, squared, "amax").sqrt()
+        largest = squared.new_zeros(self.running).scatter_reduce(0, self.system, squared, "amax").sqrt()
         numbers = self.numbers.cpu().numpy()
         self.last[numbers], self.largest[numbers] = energy.cpu().numpy(), largest.cpu().numpy()
         self.steps[numbers] = step
@@ -137,30 +124,21 @@ class _Batch:
         staying[list(failures)] = False
         if bool(staying.all()):
             return forces
-        return self._keep(staying, forces)
+        return self._leave(staying, forces)
 
-    def _keep(
-        self, systems: Bool[Tensor, " systems"], forces: Float[Tensor, "atoms 3"]
+    def _leave(
+        self, staying: Bool[Tensor, " systems"], forces: Float[Tensor, "atoms 3"]
     ) -> Float[Tensor, "kept 3"] | None:
-        """Leave all but these structures as they are; forces on the rest, ``None`` if there is no rest."""
-        atoms = systems[self.system]
+        """Note where all but these structures have ended; forces on the rest, ``None`` if there is no rest."""
+        atoms = staying[self.system]
         self.end[self.places[~atoms].cpu().numpy()] = self.positions[~atoms].cpu().numpy()
-        if bool(systems.any()):
-            self.neighbours.keep(atoms, systems)
-        self.system = (torch.cumsum(systems, 0) - 1)[self.system[atoms]]
-        for name in ("places", "positions", "velocities"):
-            setattr(self, name, getattr(self, name)[atoms])
-        for name in ("numbers", "timestep", "mixing", "downhill"):
-            setattr(self, name, getattr(self, name)[systems])
-        return forces[atoms] if bool(systems.any()) else None
-
-    def _total(self, values: Float[Tensor, "atoms 3"]) -> Float[Tensor, " systems"]:
-        return values.new_zeros(len(self.numbers)).index_add(0, self.system, values.sum(dim=1))
+        self.keep(atoms, staying)
+        return forces[atoms] if self.running else None
 
     def _move(self, forces: Float[Tensor, "atoms 3"], first: bool) -> None:
         if not first:
-            down = self._total(forces * self.velocities) > 0
-            speed, strength = self._total(self.velocities.square()).sqrt(), self._total(forces.square()).sqrt()
+            down = self.total(forces * self.velocities) > 0
+            speed, strength = self.total(self.velocities.square()).sqrt(), self.total(forces.square()).sqrt()
             share = self.mixing * speed / strength.clamp(min=1e-300)
             mixed = (1 - self.mixing)[self.system, None] * self.velocities + share[self.system, None] * forces
             self.velocities = torch.where(down[self.system, None], mixed, 0.0)
@@ -172,5 +150,5 @@ class _Batch:
         timestep = self.timestep[self.system, None]
         self.velocities = self.velocities + timestep * forces
         move = timestep * self.velocities
-        size = self._total(move.square()).sqrt()
+        size = self.total(move.square()).sqrt()
         self.positions = self.positions + move * (_STEP / size.clamp(min=_STEP))[self.system, None]

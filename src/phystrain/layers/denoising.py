@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from phystrain.layers.gated import GatedEquivariant
+from phystrain.layers.gated import VectorReadout
 
 Scalars = Float[Tensor, "atoms channels"]
 Vectors = Float[Tensor, "atoms 3 channels"]
@@ -22,9 +22,8 @@ class NoiseHead(nn.Module):
 
     def __init__(self, channels: int, epsilon: float) -> None:
         super().__init__()
-        half = channels // 2
         self.encoding = nn.Linear(1, channels, bias=False)
-        self.blocks = nn.ModuleList([GatedEquivariant(channels, half, epsilon), GatedEquivariant(half, 1, epsilon)])
+        self.blocks = VectorReadout(channels, epsilon)
 
     def encode(self, forces: Float[Tensor, "atoms 3"]) -> Vectors:
         """Vector features: the force of each atom times a weight for each channel.
@@ -37,6 +36,5 @@ class NoiseHead(nn.Module):
 
     def forward(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 3"]:
         """(atoms, 3) noise in units of its standard deviation, from the last features."""
-        for block in self.blocks:
-            scalars, vectors = block(scalars, vectors)
-        return vectors.squeeze(2)
+        noise: Tensor = self.blocks(scalars, vectors)
+        return noise

@@ -35,3 +35,24 @@ class GatedEquivariant(nn.Module):
         norm = smooth_norm(self.normed(vectors), self.epsilon)
         scalars, gates = self.gates(torch.cat([scalars, norm], dim=1)).split(self.outputs, dim=1)
         return nn.functional.silu(scalars), gates[:, None] * self.gated(vectors)
+
+
+class VectorReadout(nn.ModuleList):
+    """One vector for each atom, from two gated blocks; as forces are read from equivariant features.
+
+    Args:
+        channels: that come in, of scalars and of vectors.
+        epsilon: added to squared vector norms.
+    """
+
+    def __init__(self, channels: int, epsilon: float) -> None:
+        half = channels // 2
+        super().__init__([GatedEquivariant(channels, half, epsilon), GatedEquivariant(half, 1, epsilon)])
+
+    def forward(
+        self, scalars: Float[Tensor, "atoms inputs"], vectors: Float[Tensor, "atoms 3 inputs"]
+    ) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) in the unit of the features."""
+        for block in self:
+            scalars, vectors = block(scalars, vectors)
+        return vectors.squeeze(2)

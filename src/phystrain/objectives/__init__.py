@@ -40,10 +40,19 @@ class Evaluator:
         potential: the potential in training.
         stress: whether an objective may ask for stress.
         create_graph: keep derivatives differentiable; false for validation.
+        plain: the same potential where ``potential`` is compiled and cannot be differentiated by positions twice.
     """
 
-    def __init__(self, potential: Potential, *, stress: bool = False, create_graph: bool = True) -> None:
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        stress: bool = False,
+        create_graph: bool = True,
+        plain: Potential | None = None,
+    ) -> None:
         self._potential = potential
+        self._plain = potential if plain is None else plain
         self._stress = stress
         self._create_graph = create_graph
         self._passes: dict[int, tuple[AtomGraph, Derivation]] = {}
@@ -69,6 +78,18 @@ class Evaluator:
             stress=derivation.stress() if "stress" in want else None,
         )
 
+    def energy_alone(self, graph: AtomGraph) -> Float[Tensor, " systems"]:
+        """(systems,) eV of structures of which nothing else will be asked: cheaper, as nothing is differentiated.
+
+        Read from the pass of :meth:`predict` where there is one, else from one that is not memoised.
+        """
+        if id(graph) in self._passes or id(graph) in self._parts:
+            energy = self.predict(graph, ("energy",)).energy
+            assert energy is not None
+            return energy
+        with torch.set_grad_enabled(self._create_graph):
+            return graph.sum_per_system(self._potential.atomic_energies(graph).to(torch.float64))
+
     def _derivation(self, graph: AtomGraph) -> Derivation:
         if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
             derivation = Derivation(self._potential, graph, stress=self._stress, create_graph=self._create_graph)
@@ -81,14 +102,15 @@ class Evaluator:
         """Derivative with respect to positions of a number that is made of predictions; detached.
 
         Args:
-            graph: the structures; in training the pass is that of :meth:`predict`.
+            graph: the structures; in training the pass is that of :meth:`predict`, unless that is compiled.
             want: what ``value`` is made of.
             value: () from the prediction.
 
         Returns:
             (atoms, 3) units of ``value`` per Å.
         """
-        model = self if self._create_graph else Evaluator(self._potential)
+        own = self._create_graph and self._plain is self._potential
+        model = self if own else Evaluator(self._plain)
         with torch.enable_grad():
             return model._derivation(graph).slope(value(model.predict(graph, want)))
 
@@ -98,10 +120,10 @@ class Evaluator:
         Raises:
             UserError: the potential cannot denoise.
         """
-        if not getattr(self._potential, "denoises", False):
+        if not getattr(self._plain, "denoises", False):
             raise UserError("denoise: the potential has no noise head; train a painn with 'denoise: true'")
         with torch.set_grad_enabled(self._create_graph):
-            return cast(Denoiser, self._potential).denoised(corrupted, forces, original)
+            return cast(Denoiser, self._plain).denoised(corrupted, forces, original)
 
     def part_of(self, whole: AtomGraph, systems: Bool[Tensor, " systems"], part: AtomGraph) -> None:
         """Say that a graph is a selection from another: predictions for it may be read from the other's pass.

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,14 @@ log = logging.getLogger(__name__)
 
 TRIM_RATIO = 1.01
 """A neighbour list that reaches further than this many cut-offs is shortened: cheaper than carrying the zeros."""
+
+
+FAR = 15.0
+"""Å, beyond the cut-off of every preset, of which the longest is 12."""
+
+
+_DENSE = 0.06
+"""Atoms in 1 Å³ of a solid, as of silicon (0.05) or iron (0.085)."""
 
 
 class NetworkConfig(PotentialConfig):
@@ -53,6 +62,12 @@ class NetworkConfig(PotentialConfig):
             raise ValueError(f"unknown preset {values['preset']!r}; choose from {', '.join(cls.presets) or 'none'}")
         return {**cls.presets[values["preset"]], **values}
 
+    @model_validator(mode="after")
+    def _say_what_a_far_cutoff_costs(self) -> "NetworkConfig":
+        if self.cutoff > FAR:
+            warn_of_reach(self.kind, self.cutoff)
+        return self
+
 
 class EnergyUnit(nn.Module):
     """From the numbers of a network, of order one, to eV: ``scale * x + shift``.
@@ -86,6 +101,24 @@ def warn_of_truncation(kind: str) -> None:
     """
     log.warning(
         "%s: with max_neighbours energies jump where neighbours change places, and are not conserved in dynamics", kind
+    )
+
+
+@functools.cache
+def warn_of_reach(kind: str, cutoff: float) -> None:
+    """Say once what a very long cut-off costs; small molecules may bear it, so it is not refused.
+
+    Args:
+        kind: of the network.
+        cutoff: Å.
+    """
+    neighbours = 4 / 3 * math.pi * cutoff**3 * _DENSE
+    log.warning(
+        "%s: with a cut-off of %g Å an atom of a solid has about %s neighbours, and time and memory grow with them; "
+        "4 to 6 Å are usual",
+        kind,
+        cutoff,
+        f"{neighbours:,.0f}",
     )
 
 

@@ -22,6 +22,7 @@ from torch.nn.functional import softplus
 
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import envelope
+from phystrain.layers.edge_linear import edge_linear
 from phystrain.layers.nearest import among_nearest
 from phystrain.layers.radial import Gaussian, RadialBasis, radial_basis
 from phystrain.layers.scatter import sum_over_edges
@@ -89,8 +90,7 @@ class Message(nn.Module):
 
     def __init__(self, channels: int, radial_count: int) -> None:
         super().__init__()
-        self.sizes = [channels, channels, radial_count]
-        self.linear = nn.Linear(sum(self.sizes), 2 * channels)
+        self.linear = nn.Linear(2 * channels + radial_count, 2 * channels)
 
     def forward(
         self,
@@ -108,10 +108,7 @@ class Message(nn.Module):
             edges: centre, neighbour.
         """
         centre, neighbour = edges
-        of_centre, of_neighbour, of_edge = self.linear.weight.split(self.sizes, dim=1)
-        sent = nn.functional.linear(features, of_neighbour).index_select(0, neighbour)
-        own = nn.functional.linear(features, of_centre, self.linear.bias).index_select(0, centre)
-        gate, core = torch.addmm(sent + own, basis, of_edge.T).chunk(2, dim=1)
+        gate, core = edge_linear(self.linear, features, basis, centre, neighbour).chunk(2, dim=1)
         return sum_over_edges(torch.sigmoid(gate) * softplus(core) * decay, centre, len(features))
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from phystrain.graph import AtomGraph
 from phystrain.layers.edge_frames import Parts
 from phystrain.layers.fixed import FixedTables
-from phystrain.layers.gated import GatedEquivariant
+from phystrain.layers.gated import VectorReadout
 from phystrain.layers.so2 import gated_orders, times_i
 from phystrain.layers.sphere_grid import SphereGrid, activated_on_grid, e3nn_o3
 from phystrain.layers.spherical import GatedFeedForward
@@ -348,24 +348,17 @@ class DirectESCN(ESCN):
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(config, statistics)
-        channels, half = config.channels, config.channels // 2
-        self.force_blocks = nn.ModuleList(
-            [
-                GatedEquivariant(channels, half, config.norm_epsilon),
-                GatedEquivariant(half, 1, config.norm_epsilon),
-            ]
+        self.force_blocks = (
+            VectorReadout(config.channels, config.norm_epsilon)
             if self.samples is None
-            else [_readout(channels, bias=False)]
+            else nn.ModuleList([_readout(config.channels, bias=False)])
         )
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
         x = self.features(graph)
         if self.samples is None:
-            scalars, vectors = x[:, 0], x[:, 1:4]  # coefficients of degree one are x, y, z
-            for block in self.force_blocks:
-                scalars, vectors = block(scalars, vectors)
-            forces = vectors.squeeze(2)
+            forces = self.force_blocks(x[:, 0], x[:, 1:4])  # coefficients of degree one are x, y, z
         else:
             values = self.force_blocks[0](self.samples(x))
             forces = (values * self.samples.points.to(values.dtype)).mean(1)

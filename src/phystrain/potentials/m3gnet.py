@@ -18,7 +18,7 @@ attributes and pooling to intensive properties, of which a potential has no use.
 """
 
 import math
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import cosine, polynomial
+from phystrain.layers.edge_linear import edge_linear
 from phystrain.layers.gated_network import GatedNetwork
 from phystrain.layers.harmonics import spherical_harmonics
 from phystrain.layers.scatter import sum_over_edges
@@ -210,23 +211,14 @@ class Update(nn.Module):
     def __init__(self, config: Config, radial_count: int) -> None:
         super().__init__()
         channels = config.channels
-        self.channels = channels
         self.network = GatedNetwork([3 * channels] + [channels] * config.update_layers)
         self.weights = nn.Linear(radial_count, channels, bias=False)
 
     def forward(self, atoms: Atoms, edges: Edges, known: Neighbours) -> Edges:
         """(edges, channels) from the features of atoms and edges."""
-        firsts = [self._first(stack[0], atoms, edges, known) for stack in (self.network.value, self.network.gate)]
+        first_layers = (cast(nn.Linear, stack[0]) for stack in (self.network.value, self.network.gate))
+        firsts = [edge_linear(layer, atoms, edges, known.centre, known.neighbour) for layer in first_layers]
         return self.network.after_first(*firsts) * self.weights(known.basis)
-
-    def _first(self, layer: nn.Module, atoms: Atoms, edges: Edges, known: Neighbours) -> Edges:
-        """A layer of centre, neighbour and edge side by side."""
-        assert isinstance(layer, nn.Linear)
-        of_centre, of_neighbour, of_edge = layer.weight.split(self.channels, dim=1)
-        # atoms are fewer than edges: their part of the product is made before it is copied
-        centre = nn.functional.linear(atoms, of_centre, layer.bias).index_select(0, known.centre)
-        neighbour = nn.functional.linear(atoms, of_neighbour).index_select(0, known.neighbour)
-        return torch.addmm(centre + neighbour, edges, of_edge.T)
 
 
 class Layer(nn.Module):

@@ -22,7 +22,7 @@ from phystrain.derive import Denoised
 from phystrain.graph import AtomGraph
 from phystrain.layers.cutoffs import envelope
 from phystrain.layers.denoising import NoiseHead
-from phystrain.layers.gated import GatedEquivariant, smooth_norm
+from phystrain.layers.gated import VectorReadout, smooth_norm
 from phystrain.layers.radial import radial_basis
 from phystrain.layers.scatter import sum_over_edges
 from phystrain.layers.species import SpeciesRows
@@ -238,13 +238,7 @@ class DirectPaiNN(PaiNN):
 
     def __init__(self, config: Config, statistics: Statistics) -> None:
         super().__init__(config, statistics)
-        half = config.channels // 2
-        self.force_blocks = nn.ModuleList(
-            [
-                GatedEquivariant(config.channels, half, config.norm_epsilon),
-                GatedEquivariant(half, 1, config.norm_epsilon),
-            ]
-        )
+        self.force_blocks = VectorReadout(config.channels, config.norm_epsilon)
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, which are not the gradient of the energy."""
@@ -253,6 +247,5 @@ class DirectPaiNN(PaiNN):
 
     def forces_of(self, scalars: Scalars, vectors: Vectors) -> Float[Tensor, "atoms 3"]:
         """(atoms, 3) eV/Å, read from the features."""
-        for block in self.force_blocks:
-            scalars, vectors = block(scalars, vectors)
-        return self.unit.scale * vectors.squeeze(2)
+        forces: Tensor = self.unit.scale * self.force_blocks(scalars, vectors)
+        return forces

@@ -13,26 +13,15 @@ from torch import nn
 
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
+from phystrain.reference import Reference
 from phystrain.registry import PluginConfig
 from phystrain.statistics import Statistics
 
+Figures = dict[str, float | int | str | None]
+"""Raw numbers and facts by name; the name carries the unit."""
+
 Grade = Literal["safe", "limited", "unsafe"]
 """What a finding means for someone who runs dynamics: nothing to fear, fit for some conditions, or not to be used."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A trajectory of the reference method, or of a potential that is trusted.
-
-    Attributes:
-        frames: of the same atoms in the same order, equally spaced in time, with forces if they are known.
-        interval: fs between frames.
-        temperature: K.
-    """
-
-    frames: Structures
-    interval: float
-    temperature: float
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ class Result(BaseModel):
     Attributes:
         test: kind of the test, which is its file name.
         title: for people.
-        figures: raw numbers by name; the name carries the unit.
+        figures: what was measured.
         passed: ``None`` where nothing is judged or the test does not apply.
         threshold: the criterion in words, with its source.
         sentence: the finding in one sentence.
@@ -111,7 +100,7 @@ class Result(BaseModel):
 
     test: str
     title: str
-    figures: dict[str, float | int | str | None] = {}
+    figures: Figures = {}
     passed: bool | None = None
     threshold: str = ""
     sentence: str = ""

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.neighbours import neighbour_list
-from phystrain.reliability._static import pair_label
+from phystrain.statistics import pair_label
 
 
 class Bond(NamedTuple):

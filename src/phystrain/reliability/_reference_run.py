@@ -9,7 +9,6 @@ The Langevin thermostat is weak beside a trajectory, because friction slows diff
 by two or three per cent in a liquid. What thermostat the reference had is its own affair.
 """
 
-import hashlib
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
@@ -21,11 +20,12 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.dynamics.guards import Guards
+from phystrain.dynamics import Settings, Trajectory, simulate
 from phystrain.errors import UserError
 from phystrain.reference import unwrapped
-from phystrain.reliability import ReliabilityTest, Result, Subject
+from phystrain.reliability import Figures, Result, Subject
+from phystrain.reliability._runs import RunTest, in_turn, starts_of
+from phystrain.uncertainty.ensemble import digest
 
 FINEST = {True: 1.5, False: 3.0}
 """fs between frames, with and without hydrogen; finer frames of a reference are skipped, vibrations need none."""
@@ -88,7 +88,7 @@ class Compared:
         return self.reference.species[: self.reference.sizes[0]]
 
     @property
-    def figures(self) -> dict[str, float | int | str | None]:
+    def figures(self) -> Figures:
         """What the comparison rests on."""
         return {
             "temperature, K": self.kelvin,
@@ -107,7 +107,7 @@ class Compared:
         return f" {int((~self.run.survived).sum())} of {len(self.run.reasons)} runs broke off ({first})."
 
 
-class ReferenceRun(ReliabilityTest):
+class ReferenceRun(RunTest):
     """Base of what looks at dynamics beside reference frames; see the module.
 
     Attributes:
@@ -128,14 +128,11 @@ class ReferenceRun(ReliabilityTest):
     picoseconds: float = Field(default=4.0, gt=0, description="length of each run, ps")
     burn_in: float = Field(default=0.25, ge=0, lt=1, description="fraction of the run dropped at its start")
     frames: int = Field(default=100, ge=1, description="frames of each run that are looked at, where order is nothing")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float | None = Field(
         default=None, gt=0, description="of the thermostat, 1/fs; 0.01, or 0.0005 beside a trajectory, if not given"
     )
-    replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")
     density: float = Field(default=0.05, gt=0, description="relative difference of volume allowed to labelled frames")
     fewest: int = Field(default=10, ge=2, description="labelled frames without which nothing is compared")
-    guards: Guards = Field(default=Guards(), description="when to stop a run")
 
     def runs_unasked(self, subject: Subject) -> bool:
         if subject.reference is not None:
@@ -162,11 +159,10 @@ class ReferenceRun(ReliabilityTest):
             return Compared(run, self.burn_in, frames, interval, reference.temperature)
         if self.needs_order:
             raise UserError(f"{self.kind}: there is no reference trajectory; give one with --reference FILE")
-        if subject.start is None or not len(subject.start):
-            raise UserError(f"{self.kind}: there is no structure to start from; name a file with --start")
+        starts = starts_of(subject, self.kind)
         if subject.test is None or not len(subject.test):
             raise UserError(f"{self.kind}: there are no frames to compare with; give a test set, or keep some aside")
-        start, frames = matching(subject.start, subject.test, self.density)
+        start, frames = matching(starts, subject.test, self.density)
         if len(frames) < self.fewest:
             return (
                 f"{len(frames)} test structures have the atoms and the density of a starting structure, "
@@ -192,21 +188,19 @@ class ReferenceRun(ReliabilityTest):
             every: steps between stored frames.
             friction: 1/fs, if none is set.
         """
-        settings = Settings(
+        settings = self.settings(
+            subject,
             ensemble="nvt",
             temperature=kelvin,
             timestep=step,
-            picoseconds=self.picoseconds,
             friction=self.friction or friction,
             record_interval=50,
             frame_interval=every,
-            seed=subject.seed,
-            guards=self.guards,
         )
-        begin = replicate(start, -(-self.replicas // len(start))).select(np.arange(self.replicas)).without_labels()
-        return _simulated(
-            subject.potential, _weights(subject.potential), _Start(begin.digest(), begin), settings, subject.name
-        )
+        begin = in_turn(start, self.replicas).without_labels()
+        # the same module may be trained on between two tests
+        weights = digest(subject.potential.state_dict())
+        return _simulated(subject.potential, weights, _Start(begin.digest(), begin), settings, subject.name)
 
 
 class ComparedTest(ReferenceRun):
@@ -255,15 +249,6 @@ class _Start:
 @lru_cache(maxsize=1)
 def _simulated(potential: nn.Module, weights: str, start: _Start, settings: Settings, name: str) -> Trajectory:  # noqa: ARG001
     return simulate(potential, start.structures, settings, description=f"dynamics of {name} beside the reference")
-
-
-def _weights(potential: nn.Module) -> str:
-    """Hash of the weights: the same module may be trained on between two tests."""
-    state = hashlib.sha256()
-    for name, tensor in potential.state_dict().items():
-        state.update(name.encode())
-        state.update(tensor.detach().cpu().numpy().tobytes())
-    return state.hexdigest()
 
 
 def last_sound_step(run: Trajectory, number: int) -> int:

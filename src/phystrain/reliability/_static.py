@@ -1,12 +1,14 @@
-"""What the static tests share: structures to look at, predictions of many copies, noise, and what a fault means."""
+"""What the static tests share: structures to look at, predictions of many copies, and noise."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from pydantic import Field
 from scipy.special import comb
 from torch import nn
 
@@ -15,14 +17,20 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
-from phystrain.reliability import Grade, Subject
-from phystrain.units import BOLTZMANN
+from phystrain.reliability import Grade, ReliabilityTest, Subject
 
 ORDER = 5
 """Of the differences by which jumps and noise are told from a smooth function."""
 
 _FINE = 8  # order by which noise is told from a smooth function over longer steps
 _JUMP = 6.0  # fifth difference of a step of one in the middle of six points
+
+
+class StaticTest(ReliabilityTest):
+    """Base of tests that look at many copies of a few structures."""
+
+    structures: int = Field(default=2, ge=1, description="how many structures to look at")
+    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
 
 class Values(NamedTuple):
@@ -59,7 +67,7 @@ def structures_of(subject: Subject, kind: str, count: int, *, rattle: float = 0.
         if source is not None and len(source):
             bodies = source.select((source.sizes > 1) | source.pbc.any(axis=1)).without_labels()
             if len(bodies):
-                chosen = bodies.select(np.unique(np.linspace(0, len(bodies) - 1, min(count, len(bodies))).astype(int)))
+                chosen = bodies.select(evenly(len(bodies), count))
                 noise = np.random.default_rng(subject.seed).normal(size=chosen.positions.shape)
                 return replace(chosen, positions=chosen.positions + rattle * noise, info={})
     raise UserError(f"{kind}: there is no structure to look at; give a start or a test structure")
@@ -186,30 +194,10 @@ def rounding(
     return noise_of(found.energy, _FINE), noise_of(found.forces.reshape(points, -1), _FINE)
 
 
-def grade_of(barrier: float, reach: float, kelvin: float) -> Grade:
-    """What a fault behind a barrier means: ``unsafe`` if hot dynamics can climb it, else ``limited``.
-
-    Args:
-        barrier: eV, from where dynamics is to the top before the fault; not a number if unknown.
-        reach: how many k_B T dynamics may climb.
-        kelvin: highest temperature of dynamics.
-    """
-    return "limited" if barrier > reach * BOLTZMANN * kelvin else "unsafe"
-
-
-REGION = 12
-"""Atoms that strain together at the least: one and its neighbours."""
-
-
 def worst_grade(*grades: Grade) -> Grade:
     """The worst; ``safe`` if there are none."""
     order: tuple[Grade, ...] = ("safe", "limited", "unsafe")
     return order[max((order.index(grade) for grade in grades), default=0)]
-
-
-def hottest(subject: Subject) -> float:
-    """K, twice the highest temperature of the subject: hot runs go there."""
-    return 2 * max(subject.temperatures, default=ROOM)
 
 
 def formula(structures: Structures, number: int, count: int) -> str:
@@ -237,9 +225,24 @@ def widest_gap(single: Structures) -> float:
     return float((gaps * heights(single)[0]).max())
 
 
-def pair_label(first: int, second: int) -> str:
-    """Such as ``O-Si``."""
-    return "-".join(sorted((chemical_symbols[first], chemical_symbols[second])))
+def affordable(kinds: Sequence[str], atoms: Sequence[int], limit: int, least: int) -> list[int]:
+    """Numbers of what can be looked at: one of each kind before a second of any, as many as the effort allows.
+
+    Args:
+        kinds: of each.
+        atoms: that are evaluated for each.
+        limit: atoms in all.
+        least: how many in any case.
+    """
+    turns = [kinds[:place].count(kind) for place, kind in enumerate(kinds)]
+    order = np.argsort(turns, kind="stable")
+    cost = np.cumsum(np.array(atoms)[order])
+    return order[: max(least, int(np.searchsorted(cost, limit, side="right")))].tolist()
+
+
+def evenly(total: int, most: int) -> Ints:
+    """(chosen,) numbers below ``total``, evenly spaced, at most ``most``; the first and the last are among them."""
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(np.int64))
 
 
 def finite(values: Floats) -> list[float | None]:

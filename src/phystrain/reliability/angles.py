@@ -19,6 +19,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.reliability import Curve, Result
 from phystrain.reliability._reference_run import Compared, ComparedTest
+from phystrain.reliability._static import evenly
 
 _REACH = 2.5  # multiples of the sum of covalent radii up to which a nearest neighbour is looked for, at first
 _BLOCK = 2_000_000  # ordered pairs of neighbours looked at together
@@ -112,7 +113,7 @@ def nearest(frames: Structures) -> dict[tuple[int, int], float]:
     elements = np.array(frames.elements)
     largest = 2 * float(covalent_radii[elements].max())
     radius = _REACH * largest
-    some = frames.select(np.unique(np.linspace(0, len(frames) - 1, 20).astype(int)))
+    some = frames.select(evenly(len(frames), 20))
     found: dict[tuple[int, int], float] = {}
     place = np.searchsorted(elements, some.species)
     shortest = np.full((len(some.species), len(elements)), np.inf)

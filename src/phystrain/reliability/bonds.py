@@ -9,13 +9,15 @@ itself change by as much, a reaction perhaps, nothing is judged.
 from typing import ClassVar, Literal
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import covalent_radii
 from pydantic import Field
 
 from phystrain.data.structures import Floats, Ints
 from phystrain.dynamics.guards import BOND_FACTOR
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest, last_sound_step
+from phystrain.reliability._static import evenly
+from phystrain.statistics import pair_label
 
 
 class Config(ComparedTest):
@@ -115,7 +117,7 @@ class Config(ComparedTest):
         if not len(broken):
             return compared.run.sentences[run]
         bond = int(kept[broken[0]].argmax())
-        pair = "-".join(sorted(chemical_symbols[number] for number in compared.species[bonds[bond]]))
+        pair = pair_label(*compared.species[bonds[bond]].tolist())
         return f"{pair} bond of {mean[bond]:.2f} Å changed by {kept[broken[0], bond]:.2f} Å"
 
 
@@ -132,7 +134,7 @@ def mean_bonds(positions: Floats, species: Ints, factor: float) -> tuple[Ints, F
         mean: (bonds,) Å.
     """
     pairs = np.stack(np.triu_indices(len(species), 1), axis=1)
-    some = positions[np.unique(np.linspace(0, len(positions) - 1, 50).astype(int))]
+    some = positions[evenly(len(positions), 50)]
     radii = covalent_radii[species][pairs].sum(axis=1)
     pairs = pairs[bond_lengths(some, pairs).mean(axis=0) < factor * radii]
     return pairs, bond_lengths(positions, pairs).mean(axis=0)

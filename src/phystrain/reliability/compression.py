@@ -10,24 +10,24 @@ the energy counts.
 """
 
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
+from phystrain.reliability._barriers import REGION, BarrierTest
 from phystrain.reliability._bonds import Bond, shortest_bonds
-from phystrain.reliability._static import REGION, energies_of, finite, formula, grade_of, hottest, worst_grade
+from phystrain.reliability._static import affordable, energies_of, evenly, finite, formula
 from phystrain.statistics import Statistics, pair_name
 
 
-class Config(ReliabilityTest):
+class Config(BarrierTest):
     """Energy under compression of whole structures and of single bonds."""
 
     kind: Literal["compression"] = "compression"
-    cost: ClassVar[int] = 0
     structures: int = Field(default=4, ge=1, description="how many structures to compress")
     ratio: float = Field(default=0.8, gt=0, lt=1, description="smallest length of a periodic structure, as a fraction")
     contact: float = Field(
@@ -39,8 +39,6 @@ class Config(ReliabilityTest):
     )
     tolerance: float = Field(default=0.01, ge=0, description="eV, fall of the energy that does not count")
     atoms: int = Field(default=30_000, ge=1, description="atoms that are evaluated in all, which limits the scans")
-    reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Compress structures of ``subject.start``, or of ``subject.test``.
@@ -51,12 +49,12 @@ class Config(ReliabilityTest):
         source = subject.start if subject.start is not None else subject.test
         if source is None or not len(source):
             raise UserError("compression: there is no structure to compress; give a start or a test structure")
-        chosen = source.select(
-            np.unique(np.linspace(0, len(source) - 1, min(self.structures, len(source))).astype(int))
-        )
+        chosen = source.select(evenly(len(source), self.structures))
         chosen = chosen.without_labels()
         scans = [scan for number in range(len(chosen)) for scan in self._scans(chosen.select([number]), number)]
-        scans = self._affordable(scans)
+        kinds = ["" if scan.whole else scan.bonds[0].label for scan in scans]
+        atoms = [int(scan.structures.sizes.sum()) for scan in scans]
+        scans = [scans[number] for number in sorted(affordable(kinds, atoms, self.atoms, len(set(kinds))))]
         if not scans:
             return Result(test=self.kind, title="Compression", sentence="Nothing to compress: no two atoms are near.")
         together = Structures.concatenate([scan.structures for scan in scans])
@@ -68,20 +66,7 @@ class Config(ReliabilityTest):
             )
             for scan, energy in zip(scans, parts, strict=True)
         ]
-        return self._judged(found, hottest(subject))
-
-    def _affordable(self, scans: list["Scan"]) -> list["Scan"]:
-        """One scan of each kind before a second of any, as many as the effort allows; one of each in any case."""
-        seen: dict[str, int] = {}
-        turns = []
-        for scan in scans:
-            kind = "" if scan.whole else scan.bonds[0].label
-            turns.append(seen.setdefault(kind, 0))
-            seen[kind] += 1
-        order = np.argsort(turns, kind="stable").tolist()
-        cost = np.cumsum([int(scans[place].structures.sizes.sum()) for place in order])
-        kept = order[: max(len(seen), int(np.searchsorted(cost, self.atoms, side="right")))]
-        return [scans[place] for place in sorted(kept)]
+        return self._judged(found, subject)
 
     def _scans(self, structure: Structures, number: int) -> list["Scan"]:
         """All scans of one structure."""
@@ -100,9 +85,9 @@ class Config(ReliabilityTest):
         ]
         return min(1 - self.settle, max(beyond, default=1.0))
 
-    def _judged(self, found: list["Finding"], kelvin: float) -> Result:
+    def _judged(self, found: list["Finding"], subject: Subject) -> Result:
         groups = {"structures": [f for f in found if f.scan.whole], "bonds": [f for f in found if not f.scan.whole]}
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         for name, group in groups.items():
             bad = [f for f in group if self._is_hole(f)]
             figures[name] = len(group)
@@ -132,7 +117,7 @@ class Config(ReliabilityTest):
                 f"{_size(worst.drop)}, from {worst.begins:.3f} of its length on."
             ),
             curves=curves,
-            grade=worst_grade(*(grade_of(hole.barrier, self.reach, kelvin) for hole in holes)),
+            grade=self.grade_behind((hole.barrier for hole in holes), subject),
             conditions=_conditions(holes),
         )
 

@@ -13,9 +13,9 @@ from pydantic import Field
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.dynamics.guards import BOND_FACTOR
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import pair_label
-from phystrain.statistics import pair_name
+from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
+from phystrain.reliability._static import evenly
+from phystrain.statistics import pair_label, pair_name
 
 _BLOCK = 4000  # structures of which neighbours are listed at a time, so that memory stays bounded
 
@@ -38,10 +38,10 @@ class Config(ReliabilityTest):
             sentence = "The training structures are not at hand."
             return Result(test=self.kind, title=title, applies=False, sentence=sentence)
         count = min(self.structures, len(subject.train))
-        chosen = subject.train.select(np.unique(np.linspace(0, len(subject.train) - 1, count).astype(int)))
+        chosen = subject.train.select(evenly(len(subject.train), count))
         elements = chosen.elements
         found = self._counted(chosen)
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "structures": len(subject.train),
             "structures counted": len(chosen),
             "elements": " ".join(chemical_symbols[z] for z in elements),

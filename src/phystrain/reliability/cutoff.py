@@ -12,7 +12,7 @@ with a sixteenth of the step, at which anything smooth has vanished and a jump i
 
 from dataclasses import replace
 from itertools import product
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -20,10 +20,12 @@ from pydantic import Field
 from phystrain.data.structures import Floats, Structures
 from phystrain.derive import cutoff_known
 from phystrain.neighbours import neighbour_list
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Grade, Result, Subject
 from phystrain.reliability._static import (
     ORDER,
     ROOM,
+    StaticTest,
+    affordable,
     copies_at,
     formula,
     jumps_of,
@@ -40,15 +42,14 @@ _NOISE_FACTOR = 10  # a jump smaller than so many standard deviations of the noi
 _UNKNOWN = (3.0, 12.0)  # Å, where the cut-off is looked for if the potential names none
 _SMALLEST = 0.1  # meV/Å, jumps of forces below this are none
 _SIDEWAYS = 0.5  # Å that an atom is moved at most to bring a neighbour to the cut-off
+_FEWEST = 3  # lines, whatever the effort
 _LONGEST = 30.0  # Å, a longer cut-off is none
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Jumps of energy and forces along short lines through the user's structures."""
 
     kind: Literal["cutoff"] = "cutoff"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     rattle: float = Field(default=0.02, ge=0, description="Å, random displacement first, so that no line is special")
     compressed: float = Field(default=0.85, gt=0, le=1, description="length of the compressed copy, as a fraction")
     step: float = Field(default=0.01, gt=0, description="Å between points of a line")
@@ -61,7 +62,6 @@ class Config(ReliabilityTest):
     force: float = Field(default=10.0, gt=0, description="meV/Å, largest jump of a force")
     part: float = Field(default=0.05, gt=0, description="largest jump of a force, as a fraction of the RMS, if smaller")
     fatal: float = Field(default=20.0, gt=1, description="a jump of so many times the limit is unsafe")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Move atoms of ``subject.start``, or of its other sets.
@@ -75,7 +75,7 @@ class Config(ReliabilityTest):
         lines = self._lines(chosen, cutoff if known else None, np.random.default_rng(subject.seed))
         steepest = [self._steepest(subject, line) for line in lines]
         tops = [place for some, _ in steepest for place in some]
-        scales = [scale for line, (_, scale) in zip(lines, steepest, strict=True) if _kind(line.name) == "as it is"]
+        scales = [scale for line, (_, scale) in zip(lines, steepest, strict=True) if line.kind == "as it is"]
         force_limit = min(self.force, max(1000 * self.part * min(scales, default=np.inf), _SMALLEST))
         # the largest by energy and the largest by force, as many of each; a place may be both
         half = max(1, self.closer // 2)
@@ -121,10 +121,11 @@ class Config(ReliabilityTest):
             single = chosen.select([number])
             single = replace(single, positions=ratio * single.positions, cell=ratio * single.cell)
             name = formula(chosen, number, number) + ("" if ratio == 1 else f" at {ratio:g} of its length")
+            kind = "as it is" if ratio == 1 else "compressed"
             for element in single.elements:
                 atom = int(generator.choice(np.flatnonzero(single.species == element)))
                 direction, middle = self._aim(single, atom, cutoff, generator)
-                lines.append(Line(name, single, atom, direction, reach + middle, self.step))
+                lines.append(Line(kind, name, single, atom, direction, reach + middle, self.step))
         for number in range(len(chosen)):
             if chosen.pbc[number].any():
                 continue
@@ -135,18 +136,10 @@ class Config(ReliabilityTest):
                 carried, direction = with_probe(chosen.select([number]), element, generator)
                 last = int(carried.sizes[0]) - 1
                 name = f"an atom carried to {formula(chosen, number, number)}"
-                lines.append(Line(name, carried, last, direction, approach, step))
-        order = generator.permutation(len(lines))
-        # one of each kind before a second of any
-        order = order[np.argsort([_kind(lines[place].name) for place in order], kind="stable")]
-        turns = np.zeros(len(lines), dtype=int)
-        kinds = [_kind(lines[place].name) for place in order]
-        for place, kind in enumerate(kinds):
-            turns[place] = kinds[:place].count(kind)
-        order = order[np.argsort(turns, kind="stable")]
-        cost = np.cumsum([len(lines[place].places) * int(lines[place].structure.sizes[0]) for place in order])
-        count = max(3, int(np.searchsorted(cost, self.atoms, side="right")))
-        return [lines[place] for place in order[:count]]
+                lines.append(Line("probe", name, carried, last, direction, approach, step))
+        lines = sorted((lines[number] for number in generator.permutation(len(lines))), key=lambda line: line.kind)
+        atoms = [len(line.places) * int(line.structure.sizes[0]) for line in lines]
+        return [lines[number] for number in affordable([line.kind for line in lines], atoms, self.atoms, _FEWEST)]
 
     def _aim(
         self, single: Structures, atom: int, cutoff: float | None, generator: np.random.Generator
@@ -214,6 +207,7 @@ class Line(NamedTuple):
     """A straight line that one atom is moved along.
 
     Attributes:
+        kind: ``as it is`` or ``compressed``, of the structure; ``probe`` for an atom that is carried to it.
         name: of the structure, for people.
         structure: a set of one.
         atom: that moves.
@@ -222,6 +216,7 @@ class Line(NamedTuple):
         step: Å between them.
     """
 
+    kind: str
     name: str
     structure: Structures
     atom: int
@@ -323,10 +318,6 @@ def _where(jump: Jump, cutoff: float) -> str:
         return f"where an atom crosses the cut-off of {cutoff:g} Å"
     count = int(np.count_nonzero(distances < cutoff))
     return f"where no atom crosses the cut-off (a cap on neighbours? There are {count})"
-
-
-def _kind(name: str) -> str:
-    return "probe" if name.startswith("an atom") else "compressed" if " at " in name else "as it is"
 
 
 def _direction(generator: np.random.Generator) -> Floats:

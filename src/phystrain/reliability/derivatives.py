@@ -7,7 +7,7 @@ it leaves uncertain is allowed for.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,24 +17,21 @@ from torch import Tensor
 from phystrain.data.structures import Structures
 from phystrain.derive import Potential, evaluate, gives_stress
 from phystrain.graph import AtomGraph
-from phystrain.reliability import Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import in_double, rounding, structures_of
+from phystrain.reliability import Figures, Grade, Result, Subject
+from phystrain.reliability._static import StaticTest, in_double, rounding, structures_of
 from phystrain.units import GPA
 
 _STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))  # fourth order
-_BATCH_ATOMS = 2000
 _WIDEST = 0.02  # Å: beyond, the differences' own error counts
 _FINER = 8  # the next displacement is so much smaller
 _NOISE_FACTOR = 6  # largest of many differences, in standard deviations of one
 _CLOSE = 0.1  # found and expected values whose sum is this part of either are the same but for the sign
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Forces and stress against differences of the energy, in double precision."""
 
     kind: Literal["derivatives"] = "derivatives"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     components: int = Field(default=20, ge=1, description="force components checked in each, chosen at random")
     displacement: float = Field(default=1e-3, gt=0, description="Å, and relative for the cell")
     rattle: float = Field(default=0.05, ge=0, description="Å, random displacement first, so that forces are not zero")
@@ -56,7 +53,7 @@ class Config(ReliabilityTest):
             single = replace(
                 single, positions=single.positions + self.rattle * generator.normal(size=single.positions.shape)
             )
-            noise, _ = rounding(potential, single, _BATCH_ATOMS)
+            noise, _ = rounding(potential, single, self.batch_atoms)
             model = cast(Potential, potential)
             widths = self._widths(noise)
             graph = self._graph(single, model.cutoff, max(widths))
@@ -71,7 +68,7 @@ class Config(ReliabilityTest):
 
     def _judged(self, forces: "_Compared", stress: "_Compared") -> Result:
         worst, scale = forces.worst, forces.scale
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "largest force error, meV/Å": 1000 * worst,
             "RMS force error, meV/Å": 1000 * _rms(forces.errors),
             "RMS force, meV/Å": 1000 * scale,
@@ -146,7 +143,7 @@ class Config(ReliabilityTest):
         moves = torch.zeros(len(components), 3 * graph.n_atoms, dtype=torch.float64)
         moves[torch.arange(len(components)), components] = width
         slopes = []
-        for part in moves.split(max(1, _BATCH_ATOMS // graph.n_atoms)):
+        for part in moves.split(max(1, self.batch_atoms // graph.n_atoms)):
             copies = AtomGraph.concatenate([graph] * len(part))
             flat = part.reshape(-1, 3)
             slopes.append(_difference([(w, _energy(potential, copies.displaced(n * flat))) for n, w in _STENCIL]))

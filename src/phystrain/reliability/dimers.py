@@ -18,13 +18,13 @@ from phystrain.derive import Potential, cutoff_known, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
 from phystrain.layers.pair import REPULSIVE
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import (
     cluster,
     energies_of,
     finite,
-    pair_label,
 )
+from phystrain.statistics import pair_label
 
 SMALL_FORCE = 0.010  # eV/Å
 SMALL_STEP = 0.001  # eV
@@ -57,7 +57,7 @@ class Config(ReliabilityTest):
         """
         pairs = _pairs(self.pairs, subject.statistics.species)
         findings, conditions = {}, []
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         curves = {}
         for curve in dimer_curves(subject.potential, pairs, self.start, self.points):
             measured = measure(curve)

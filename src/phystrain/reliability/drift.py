@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import Field
 
 from phystrain.data.structures import Floats
-from phystrain.dynamics import Settings, Trajectory, simulate
-from phystrain.dynamics.guards import Guards
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._runs import highest_rung, starting
+from phystrain.dynamics import Trajectory, simulate
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
+from phystrain.reliability._runs import RunTest, highest_rung, starting
+from phystrain.reliability._static import evenly
 from phystrain.units import BOLTZMANN
 
 _FEWEST = 20
@@ -30,18 +30,14 @@ _BLOCKS = 5
 """Parts of a run that are left out in turn, for the error of its slope."""
 
 
-class Config(ReliabilityTest):
+class Config(RunTest):
     """Energy conservation in NVE dynamics."""
 
     kind: Literal["drift"] = "drift"
-    cost: ClassVar[int] = 1
-    level: ClassVar[Literal[0, 1, 2]] = 1
     share: ClassVar[float] = 2.0
     full: ClassVar[float] = 20.0
     temperature: float | None = Field(default=None, gt=0, description="K; the first of the subject's if not given")
     multiples: tuple[float, ...] = Field(default=(1.0, 2.0), min_length=1, description="of that temperature")
-    picoseconds: float = Field(default=5.0, gt=0, description="length of the run, ps")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     replicas: int = Field(default=2, ge=1, description="runs of each kind; they take turns over the structures")
     discard: float = Field(default=0.2, ge=0, lt=0.9, description="fraction of the run dropped at its start")
     halving: bool = Field(default=True, description="also run half as long with half the time step")
@@ -56,7 +52,6 @@ class Config(ReliabilityTest):
     bearable: float = Field(
         default=0.1, gt=0, description="rise of the temperature under that thermostat, as a fraction, that is unsafe"
     )
-    guards: Guards = Field(default=Guards(), description="when to stop a run")
 
     def runs(self, subject: Subject) -> int:  # noqa: ARG002
         """Replicas of every temperature and time step."""
@@ -76,14 +71,7 @@ class Config(ReliabilityTest):
         kinds = len(self.multiples) * (2 if self.halving else 1)
         start = starting(subject, self.replicas, self.kind)
         start = start.select(np.tile(np.arange(self.replicas), kinds))
-        settings = Settings(
-            ensemble="nve",
-            timestep=self.timestep,
-            picoseconds=self.picoseconds,
-            record_interval=1,
-            seed=subject.seed,
-            guards=self.guards,
-        )
+        settings = self.settings(subject, ensemble="nve", record_interval=1)
         step = settings.step_of(start.species)
         kelvin = np.repeat(first * np.array(self.multiples), self.replicas)
         return simulate(
@@ -101,7 +89,7 @@ class Config(ReliabilityTest):
         """What a trajectory of :meth:`run` says."""
         rungs = [self._rung(run, kelvin) for kelvin in np.unique(run.temperatures).tolist()]
         base = rungs[0]
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "temperature, K": base.kelvin,
             "time step, fs": run.settings.step,
             "length, ps": run.settings.picoseconds,
@@ -256,7 +244,7 @@ class Rung(NamedTuple):
     fall: float | None
     share: float | None
     heating: float
-    figures: dict[str, float | int | str | None]
+    figures: Figures
     curve: Curve
 
     @property
@@ -295,7 +283,7 @@ def _worst(slopes: list[Slope | None]) -> Slope | None:
 
 def _curve(run: Trajectory, number: int, points: int = 500) -> Curve:
     total = 1000 * (run.potential[:, number] + run.kinetic[:, number]) / run.final.sizes[number]
-    chosen = np.unique(np.linspace(0, len(total) - 1, points).astype(int))
+    chosen = evenly(len(total), points)
     change = total[chosen] - total[0]
     return Curve(
         x=run.times[chosen].tolist(),

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._solids import CrystalTest
 from phystrain.reliability._static import predict
 from phystrain.units import GPA, full_to_voigt, voigt_to_full
@@ -50,7 +50,7 @@ class Config(CrystalTest):
         values = (found.matrix + found.matrix.T) / 2 / GPA
         lowest = float(np.linalg.eigvalsh(values)[0])
         bulk, shear = moduli(values)
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "crystal": name,
             "volume change in relaxation, %": 100 * (_volume(rest) / _volume(crystal) - 1),
             "bulk modulus, GPa": bulk,

@@ -14,7 +14,7 @@ from phystrain.data.structures import Floats, Structures, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.progress import track
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
 
 GROUP_KEYS = ("topology", "config_type", "group")
 """Names in ``Structures.info`` by which errors are also listed; the first that occurs."""
@@ -129,9 +129,9 @@ def _batches(indices: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], limit
     return np.split(indices, np.flatnonzero(np.diff(group)) + 1)
 
 
-def error_figures(labelled: Structures, predicted: Structures) -> dict[str, float | int | str | None]:
+def error_figures(labelled: Structures, predicted: Structures) -> Figures:
     """Raw figures: energies in meV/atom, forces in meV/Å, stresses in meV/Å³; what is not labelled does not count."""
-    figures: dict[str, float | int | str | None] = {"structures": len(labelled)}
+    figures: Figures = {"structures": len(labelled)}
     energy = 1000 * (predicted.energy - labelled.energy) / labelled.sizes
     forces = 1000 * (predicted.forces - labelled.forces)
     stress = 1000 * (predicted.stress - labelled.stress)
@@ -152,9 +152,7 @@ def error_figures(labelled: Structures, predicted: Structures) -> dict[str, floa
     return figures | _by_group(labelled, energy, forces)
 
 
-def hottest_figures(
-    labelled: Structures, predicted: Structures, fraction: float
-) -> dict[str, float | int | str | None]:
+def hottest_figures(labelled: Structures, predicted: Structures, fraction: float) -> Figures:
     """Force errors, meV/Å, of the structures whose reference forces have the largest RMS.
 
     A potential that has learnt to be stiff survives in dynamics, but is wrong on structures far from equilibrium.
@@ -181,7 +179,7 @@ def hottest_figures(
     }
 
 
-def offset_figures(labelled: Structures, predicted: Structures) -> dict[str, float | int | str | None]:
+def offset_figures(labelled: Structures, predicted: Structures) -> Figures:
     """Energy errors, meV/atom, apart from an offset of each element, by least squares: zeros of energy are a choice.
 
     Args:
@@ -200,11 +198,11 @@ def offset_figures(labelled: Structures, predicted: Structures) -> dict[str, flo
     }
 
 
-def _by_group(labelled: Structures, energy: Floats, forces: Floats) -> dict[str, float | int | str | None]:
+def _by_group(labelled: Structures, energy: Floats, forces: Floats) -> Figures:
     key = next((name for name in GROUP_KEYS if name in labelled.info), None)
     if key is None or len(np.unique(labelled.info[key])) < 2:
         return {}
-    figures: dict[str, float | int | str | None] = {}
+    figures: Figures = {}
     for group in np.unique(labelled.info[key]).tolist():
         chosen = labelled.info[key] == group
         name = group or "none"
@@ -236,7 +234,7 @@ def _rms(values: Floats) -> float:
     return float(np.sqrt(np.nanmean(np.square(values))))
 
 
-def _sentence(figures: dict[str, float | int | str | None]) -> str:
+def _sentence(figures: Figures) -> str:
     parts = []
     if (energy := figures.get("energy RMSE, meV/atom")) is not None:
         offset = figures.get(f"energy RMSE {APART}, meV/atom")

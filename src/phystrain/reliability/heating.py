@@ -11,18 +11,15 @@ import numpy.typing as npt
 from pydantic import Field
 
 from phystrain.data.structures import Floats
-from phystrain.dynamics import Settings, Trajectory, simulate
-from phystrain.dynamics.guards import Guards
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._runs import starting
+from phystrain.dynamics import Trajectory, simulate
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
+from phystrain.reliability._runs import RunTest, starting
 
 
-class Config(ReliabilityTest):
+class Config(RunTest):
     """Temperature at which dynamics fails when it is heated steadily."""
 
     kind: Literal["heating"] = "heating"
-    cost: ClassVar[int] = 1
-    level: ClassVar[Literal[0, 1, 2]] = 1
     share: ClassVar[float] = 1.5
     temperature: float | None = Field(
         default=None, gt=0, description="K at the start; the first of the subject's if not given"
@@ -34,11 +31,7 @@ class Config(ReliabilityTest):
     unsafe: float = Field(
         default=1.25, ge=1, description="multiple of the first temperature below which a failure means unsafe"
     )
-    picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
-    replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")
-    guards: Guards = Field(default=Guards(), description="when to stop a run; limits follow the rising temperature")
 
     def __call__(self, subject: Subject) -> Result:
         """Heat ``subject.start``.
@@ -52,20 +45,10 @@ class Config(ReliabilityTest):
         """The dynamics, all replicas side by side."""
         at_first = starting(subject, self.replicas, self.kind)
         first = self.temperature or subject.kelvin
-        settings = Settings(
-            ensemble="nvt",
-            temperature=first,
-            timestep=self.timestep,
-            picoseconds=self.picoseconds,
-            friction=self.friction,
-            record_interval=50,
-            seed=subject.seed,
-            guards=self.guards,
-        )
         return simulate(
             subject.potential,
             at_first,
-            settings,
+            self.settings(subject, ensemble="nvt", temperature=first, friction=self.friction, record_interval=50),
             final_temperatures=np.full(self.replicas, self.highest * first),
             description=f"heating of {subject.name}",
         )
@@ -75,7 +58,7 @@ class Config(ReliabilityTest):
         first = float(run.temperatures[0])
         reached = first * (1 + (self.highest - 1) * run.steps / run.settings.n_steps)
         lowest = float(reached.min())
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "first temperature, K": first,
             "highest temperature, K": self.highest * first,
             "length, ps": run.settings.picoseconds,

@@ -10,8 +10,7 @@ differences that decay from one to the other; the criteria are not meant for it,
 depends on the number of atoms, or on anything else that is not local, does not decay.
 """
 
-from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -19,18 +18,16 @@ from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import cluster, opened, predict, structures_of
+from phystrain.reliability import Figures, Grade, Result, Subject
+from phystrain.reliability._static import StaticTest, cluster, opened, predict, structures_of
 
 _DECAY = 0.8  # at twice the distance less than this part must be left for the difference to count as decaying
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Extensivity, locality and the limit of isolated atoms."""
 
     kind: Literal["locality"] = "locality"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     apart: float = Field(default=100.0, gt=0, description="Å between two copies")
     ghosts: float = Field(default=40.0, gt=0, description="Å from a structure to the ghost atoms")
     alone: float = Field(default=60.0, gt=0, description="Å between atoms that should be isolated")
@@ -41,7 +38,6 @@ class Config(ReliabilityTest):
     reference: float = Field(
         default=0.1, gt=0, description="eV, difference of a lone atom from its reference energy that is mentioned"
     )
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Look at structures of ``subject.start``, or of its other sets.
@@ -55,7 +51,7 @@ class Config(ReliabilityTest):
         checks += self._ghosts(subject.potential, chosen, lone)
         bad = [check for check in checks if not check.value <= check.limit]
         far_ranged = bool(bad) and all(check.decays for check in bad)
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         for check in checks:
             figures[check.name] = check.value
             if check in bad:
@@ -197,11 +193,8 @@ def _haunted(structure: Structures, elements: list[int], gap: float) -> Structur
     height, angle = 1 - 2 * turn / len(elements), np.pi * (1 + 5**0.5) * turn
     ring = np.sqrt(1 - height**2)
     sphere = np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=1)
-    return replace(
-        cluster(
-            np.concatenate([structure.species, elements]), np.vstack([structure.positions, centre + radius * sphere])
-        )
-    )
+    places = np.vstack([structure.positions, centre + radius * sphere])
+    return cluster(np.concatenate([structure.species, elements]), places)
 
 
 def _blocks(sizes: np.ndarray) -> list[tuple[int, int]]:

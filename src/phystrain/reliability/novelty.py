@@ -11,10 +11,11 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
+from scipy.stats import spearmanr
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._reference_run import ReferenceRun
 from phystrain.reliability._static import predict
 from phystrain.uncertainty.novelty import Novelty
@@ -66,7 +67,7 @@ class Config(ReferenceRun):
             threshold=f"an atom farther than {self.far:g} in at most {100 * self.allowed:g} % of the frames of "
             "dynamics; 1 is the rim of the training data",
         )
-        figures: dict[str, float | int | str | None] = {"training structures": len(subject.train)}
+        figures: Figures = {"training structures": len(subject.train)}
         curves, sentences = {}, []
         for name, frames in given.items():
             found = errors_by_distance(known.structures(frames), force_errors(subject, frames), self.bins)
@@ -143,7 +144,7 @@ class Outside(NamedTuple):
     """What part of dynamics is far from the training data: in all, by figures, by frame, in words."""
 
     fraction: float
-    figures: dict[str, float | int | str | None]
+    figures: Figures
     curve: Curve
     sentence: str
 
@@ -179,8 +180,6 @@ def errors_by_distance(distance: Floats, error: Floats, bins: int) -> Grown:
         error: (systems,) eV/Å.
         bins: groups, at most.
     """
-    from scipy.stats import spearmanr  # half a second to import, and seldom needed
-
     order = np.argsort(distance, kind="stable")
     groups = np.array_split(order, min(bins, len(order)))
     finite = [group[np.isfinite(distance[group])] for group in groups]

@@ -22,13 +22,10 @@ from torch import nn
 
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._solids import CrystalTest
 from phystrain.reliability._static import predict
-from phystrain.units import BOLTZMANN
-
-PER_CM = 33.35641
-"""1/cm in one THz."""
+from phystrain.units import BOLTZMANN, PER_CM
 
 KELVIN = 47.99243
 """K, h/k_B times one THz."""
@@ -121,7 +118,7 @@ class Config(CrystalTest):
         share = float(below.sum() / (weights.sum() * frequencies.shape[1]))
         atoms = len(phonon.primitive)
         stable = lowest >= -self.imaginary
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "crystal": name,
             "atoms in the primitive cell": atoms,
             "atoms in the supercell": len(phonon.supercell),

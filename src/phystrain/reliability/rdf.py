@@ -16,7 +16,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from ase.data import chemical_symbols
 from pydantic import Field
 
 from phystrain.data._geometry import heights
@@ -24,6 +23,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
 from phystrain.reliability import Curve, Result
 from phystrain.reliability._reference_run import Compared, ComparedTest, volumes
+from phystrain.statistics import pair_label
 
 FARTHEST = 10.0
 """Å, largest distance that counts where no cell sets one."""
@@ -132,7 +132,7 @@ def distribution(frames: Structures, radius: float, bins: int) -> Distribution:
         bins: how many.
     """
     elements = np.array(frames.elements)
-    names = ["-".join(sorted(chemical_symbols[e] for e in pair)) for pair in combinations_with_replacement(elements, 2)]
+    names = [pair_label(*pair) for pair in combinations_with_replacement(frames.elements, 2)]
     n = len(elements)
     code = np.zeros((n, n), dtype=np.int64)
     code[np.triu_indices(n)] = np.arange(len(names))

@@ -16,7 +16,7 @@ from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Floats, Structures
 from phystrain.dynamics.guards import Guards
 from phystrain.dynamics.relax import Relaxation, relax
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, Grade, ReliabilityTest, Result, Subject
 from phystrain.reliability._runs import starting
 
 _FARTHEST = 8.0
@@ -73,7 +73,7 @@ class Config(ReliabilityTest):
         reasons = [failure.finding for failure in found.failures if failure is not None]
         finite = drop[np.isfinite(drop)]
         steps = found.steps[fine]
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "structures": count,
             "converged": float(fine.mean()),
             "fell into a hole": int(in_hole.sum()),
@@ -104,7 +104,7 @@ class Config(ReliabilityTest):
         )
 
 
-def _sentence(figures: dict[str, float | int | str | None], count: int) -> str:
+def _sentence(figures: Figures, count: int) -> str:
     bad = {"fell into a hole": "fell into a hole", "flew apart": "flew apart", "not converged": "did not converge"}
     parts = [f"{figures[name]} {words}" for name, words in bad.items() if figures[name]]
     if not parts:

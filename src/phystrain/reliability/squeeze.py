@@ -5,30 +5,26 @@ a pressure that a user of the potential may meet. Unlike the static scan of :mod
 the atoms are hot, and the cell shrinks by itself: holes are found where dynamics would find them.
 """
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
 from phystrain.data.structures import Structures
-from phystrain.dynamics import Settings, Trajectory, simulate
+from phystrain.dynamics import Trajectory, simulate
 from phystrain.dynamics.barostat import Barostat, bulk_moduli
-from phystrain.dynamics.guards import Guards
 from phystrain.errors import UserError
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._runs import starting
+from phystrain.reliability import Curve, Figures, Grade, Result, Subject
+from phystrain.reliability._runs import RunTest, starting
 from phystrain.units import GPA
 
 TITLE = "Compression in dynamics"
 
 
-class Config(ReliabilityTest):
+class Config(RunTest):
     """Pressure at which dynamics fails when it is raised steadily."""
 
     kind: Literal["squeeze"] = "squeeze"
-    cost: ClassVar[int] = 1
-    level: ClassVar[Literal[0, 1, 2]] = 1
-    share: ClassVar[float] = 1.0
     temperature: float | None = Field(default=None, gt=0, description="K; the first of the subject's if not given")
     highest: float = Field(default=20.0, gt=0, description="GPa at the end of the ramp, which starts at 0")
     required: float | None = Field(
@@ -39,8 +35,6 @@ class Config(ReliabilityTest):
         ge=0,
         description="GPa below which a failure means unsafe: small cells swing that far by themselves",
     )
-    picoseconds: float = Field(default=5.0, gt=0, description="length of the ramp, ps")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
     relaxation: float = Field(default=50.0, gt=0, description="fs in which the volume follows the pressure")
     smallest: float = Field(
@@ -48,7 +42,6 @@ class Config(ReliabilityTest):
     )
     largest: float = Field(default=2.0, gt=1, description="volume over that at the start that counts as burst")
     replicas: int = Field(default=2, ge=1, description="runs; they take turns over the starting structures")
-    guards: Guards = Field(default=Guards(), description="when to stop a run")
 
     def runs(self, subject: Subject) -> int:
         """Replicas that start from structures with a volume."""
@@ -76,15 +69,12 @@ class Config(ReliabilityTest):
 
     def run(self, subject: Subject, start: Structures) -> Trajectory:
         """The dynamics, all runs side by side."""
-        settings = Settings(
+        settings = self.settings(
+            subject,
             ensemble="nvt",
             temperature=self.temperature or subject.kelvin,
-            timestep=self.timestep,
-            picoseconds=self.picoseconds,
             friction=self.friction,
             record_interval=5,
-            seed=subject.seed,
-            guards=self.guards,
             barostat=Barostat(
                 pressure=0.0,
                 final_pressure=self.highest,
@@ -110,7 +100,7 @@ class Config(ReliabilityTest):
         required = self.highest if self.required is None else self.required
         shown = _pressures(train)
         ratio = run.volume / run.volume[0]
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "temperature, K": float(run.temperatures[0]),
             "highest pressure, GPa": self.highest,
             "length, ps": run.settings.picoseconds,

@@ -6,7 +6,7 @@ and volume on both branches. Where the minimum lies inside, Birch and Murnaghan'
 (Birch 1947, doi:10.1103/PhysRev.71.809), with :mod:`ase.eos`. Fractional coordinates stay as they are.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from ase.eos import EquationOfState
@@ -15,18 +15,16 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
+from phystrain.reliability._barriers import REGION, BarrierTest
 from phystrain.reliability._static import (
-    REGION,
     copies_at,
     energies_of,
+    evenly,
     finite,
     formula,
-    grade_of,
-    hottest,
     structures_of,
     widest_gap,
-    worst_grade,
 )
 from phystrain.units import GPA
 
@@ -34,11 +32,10 @@ VACUUM = 6.0
 """Å without an atom between layers, from which a cell is that of a surface: its volume is nobody's."""
 
 
-class Config(ReliabilityTest):
+class Config(BarrierTest):
     """Even strain of periodic structures, and their equation of state."""
 
     kind: Literal["strain"] = "strain"
-    cost: ClassVar[int] = 0
     structures: int = Field(default=4, ge=1, description="how many structures to strain")
     strain: float = Field(default=0.2, gt=0, lt=1, description="largest change of length, as a fraction")
     points: int = Field(default=41, ge=21, description="points of each scan; an odd number includes no strain")
@@ -47,8 +44,6 @@ class Config(ReliabilityTest):
     tortuosity_limit: float = Field(default=1.1, ge=1, description="largest tortuosity; 1 is a single smooth well")
     correlation: float = Field(default=0.95, gt=0, le=1, description="least rank correlation on either branch")
     window: float = Field(default=0.03, gt=0, lt=1, description="change of length about the minimum that is fitted")
-    reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Strain structures of ``subject.start``, or of its other sets.
@@ -62,16 +57,13 @@ class Config(ReliabilityTest):
         if not len(periodic):
             sentence = f"No structure is periodic in three directions without {VACUUM:g} Å of vacuum between layers."
             return Result(test=self.kind, title="Strain", applies=False, sentence=sentence)
-        chosen = np.unique(np.linspace(0, len(periodic) - 1, min(self.structures, len(periodic))).astype(int))
+        chosen = evenly(len(periodic), self.structures)
         scans = [self._scan(subject.potential, every.select([periodic[place]]), place) for place in chosen.tolist()]
         faults = [self._faults(scan) for scan in scans]
         bad = [number for number, found in enumerate(faults) if found]
-        figures: dict[str, float | int | str | None] = {"structures": len(scans), "faulty structures": len(bad)}
+        figures: Figures = {"structures": len(scans), "faulty structures": len(bad)}
         for scan in scans:
             figures |= {f"{what}, {scan.name}": value for what, value in scan.measures.items()}
-        grades: list[Grade] = [
-            grade_of(REGION * scans[number].barrier(self.small_step), self.reach, hottest(subject)) for number in bad
-        ]
         return Result(
             test=self.kind,
             title="Strain",
@@ -84,7 +76,7 @@ class Config(ReliabilityTest):
             ),
             sentence=_sentence([scan.name for scan in scans], faults, scans),
             curves={scan.name: scan.curve for scan in scans},
-            grade=worst_grade(*grades),
+            grade=self.grade_behind((REGION * scans[number].barrier(self.small_step) for number in bad), subject),
             conditions=list(dict.fromkeys(scans[number].condition(self.small_step) for number in bad)),
         )
 

@@ -11,32 +11,29 @@ that rises again far out, is an artefact of most networks beyond their data and 
 begins.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Curve, Grade, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
+from phystrain.reliability._barriers import BarrierTest
 from phystrain.reliability._bonds import Bond, beyond, shortest_bonds
 from phystrain.reliability._static import (
     copies_at,
     finite,
     formula,
-    grade_of,
-    hottest,
     predict,
     structures_of,
-    worst_grade,
 )
 
 
-class Config(ReliabilityTest):
+class Config(BarrierTest):
     """Energy and force along bonds of the user's structures."""
 
     kind: Literal["stretch"] = "stretch"
-    cost: ClassVar[int] = 0
     structures: int = Field(default=3, ge=1, description="structures in which bonds are looked for")
     squeezed: float = Field(default=0.75, gt=0, lt=1, description="length of a shortened bond, as a fraction")
     longest: float = Field(default=2.5, gt=1, description="length of a bond between two halves, as a fraction")
@@ -47,8 +44,6 @@ class Config(ReliabilityTest):
         default=0.1, gt=0, description="largest step of the force that smoothness does not explain, over its range"
     )
     smooth_force: float = Field(default=0.2, gt=0, description="eV/Å, force steps smaller than this are smooth anyhow")
-    reach: float = Field(default=20.0, gt=0, description="k_B T that dynamics may climb, at twice its temperature")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Stretch bonds in ``subject.start``, or in its other sets.
@@ -66,7 +61,7 @@ class Config(ReliabilityTest):
         if not lines:
             sentence = "No two atoms of the structures are bonded."
             return Result(test=self.kind, title="Bond stretching", applies=False, sentence=sentence)
-        figures: dict[str, float | int | str | None] = {}
+        figures: Figures = {}
         faults: dict[str, list[Fault]] = {}
         for label, line in lines.items():
             faults[label] = self._faults(line)
@@ -75,9 +70,6 @@ class Config(ReliabilityTest):
             figures[f"largest force, {label}, eV/Å"] = float(np.abs(line.force).max())
         bad = {label: found for label, found in faults.items() if found}
         figures = {"bonds": len(lines), "faulty bonds": len(bad)} | figures
-        grades: list[Grade] = [
-            grade_of(fault.barrier, self.reach, hottest(subject)) for found in bad.values() for fault in found
-        ]
         parts = [f"{label} {', '.join(fault.what for fault in found)}" for label, found in bad.items()]
         return Result(
             test=self.kind,
@@ -96,7 +88,7 @@ class Config(ReliabilityTest):
                 else "The bonds have a single well and a smooth force."
             ),
             curves={f"{label} in {line.name}": line.curve for label, line in lines.items()},
-            grade=worst_grade(*grades),
+            grade=self.grade_behind((fault.barrier for found in bad.values() for fault in found), subject),
             conditions=[fault.condition(label) for label, found in bad.items() for fault in found[:1]],
         )
 

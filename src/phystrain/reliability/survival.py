@@ -13,20 +13,18 @@ import numpy as np
 from pydantic import Field
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.dynamics import Settings, Trajectory, replicate, simulate
-from phystrain.dynamics.guards import Guards
+from phystrain.dynamics import Trajectory, replicate, simulate
 from phystrain.files import write_with
-from phystrain.reliability import Curve, ReliabilityTest, Result, Subject
+from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._kaplan_meier import Survival, kaplan_meier, largest_rate
-from phystrain.reliability._runs import highest_rung, starting
+from phystrain.reliability._runs import RunTest, highest_rung, starting
 
 
-class Config(ReliabilityTest):
+class Config(RunTest):
     """Survival in Langevin dynamics at and above the training temperature."""
 
     kind: Literal["survival"] = "survival"
     cost: ClassVar[int] = 2
-    level: ClassVar[Literal[0, 1, 2]] = 1
     share: ClassVar[float] = 4.0
     full: ClassVar[float] = 20.0
     temperatures: tuple[float, ...] | None = Field(
@@ -37,9 +35,7 @@ class Config(ReliabilityTest):
         default=4, ge=1, description="runs at each temperature; they take turns over the starting structures"
     )
     picoseconds: float = Field(default=10.0, gt=0, description="length of each run, ps")
-    timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     friction: float = Field(default=0.01, gt=0, description="of the thermostat, 1/fs")
-    guards: Guards = Field(default=Guards(), description="when to stop a run")
     required: float = Field(
         default=1.0, ge=0, le=1, description="fraction of runs that must survive, at each temperature"
     )
@@ -66,19 +62,10 @@ class Config(ReliabilityTest):
         """The dynamics: all temperatures and replicas side by side, sorted by temperature."""
         at_one = starting(subject, self.replicas, self.kind)
         kelvin = self._temperatures(subject)
-        settings = Settings(
-            ensemble="nvt",
-            timestep=self.timestep,
-            picoseconds=self.picoseconds,
-            friction=self.friction,
-            record_interval=50,
-            seed=subject.seed,
-            guards=self.guards,
-        )
         return simulate(
             subject.potential,
             replicate(at_one, len(kelvin)),
-            settings,
+            self.settings(subject, ensemble="nvt", friction=self.friction, record_interval=50),
             temperatures=np.repeat(kelvin, self.replicas),
             # replicas of one number get the same random stream at every temperature: differences are the temperature's
             keys=np.tile(np.arange(self.replicas), len(kelvin)).tolist(),
@@ -93,7 +80,7 @@ class Config(ReliabilityTest):
             seed: of the bootstrap.
             training: K, temperature of the training data; the lowest of the run if not given.
         """
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "time step, fs": run.settings.step,
             "length, ps": run.settings.picoseconds,
             "runs": len(run.reasons),
@@ -130,7 +117,7 @@ class Config(ReliabilityTest):
         low, high = bootstrap_interval(times, seed)
         rate = largest_rate(int(failed.sum()), float(times.sum()))
         length = run.settings.picoseconds
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             f"survived at {kelvin:g} K": float(1 - failed.mean()),
             f"95 % interval of survival at {kelvin:g} K": f"{estimate.low[-1]:.2f} to {estimate.high[-1]:.2f}",
             f"median survival at {kelvin:g} K, ps": median,
@@ -190,7 +177,7 @@ class Rung(NamedTuple):
     holds: bool
     failed: int
     rate: float
-    figures: dict[str, float | int | str | None]
+    figures: Figures
     curve: Curve
     clause: str
 

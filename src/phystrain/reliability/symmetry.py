@@ -9,7 +9,7 @@ itself; what vanishes there is rounding. Large energies that are summed in singl
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +18,26 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from phystrain.data.structures import Floats, Structures
-from phystrain.reliability import Grade, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import Values, in_double, predict, rounding, spread, structures_of, worst_grade
+from phystrain.reliability import Figures, Grade, Result, Subject
+from phystrain.reliability._static import (
+    StaticTest,
+    Values,
+    in_double,
+    predict,
+    rounding,
+    spread,
+    structures_of,
+    worst_grade,
+)
 from phystrain.units import GPA
 
 _NOISE_FACTOR = 10  # an operation that differs by less than so many standard deviations of the noise is not broken
 
 
-class Config(ReliabilityTest):
+class Config(StaticTest):
     """Rotation, reflection, translation, permutation, periodic images and supercells."""
 
     kind: Literal["symmetry"] = "symmetry"
-    cost: ClassVar[int] = 0
-    structures: int = Field(default=2, ge=1, description="how many structures to look at")
     rattle: float = Field(default=0.05, ge=0, description="Å, random displacement first, so that forces are not zero")
     energy: float = Field(default=0.1, gt=0, description="meV/atom, largest difference of the energy")
     forces: float = Field(default=0.01, gt=0, description="largest difference of a force, as a fraction of the RMS")
@@ -39,7 +46,6 @@ class Config(ReliabilityTest):
     noise: float = Field(default=0.01, gt=0, description="meV/atom, largest rounding of the energy")
     force_noise: float = Field(default=2.0, gt=0, description="meV/Å, largest rounding of the forces")
     fatal: float = Field(default=10.0, gt=1, description="a symmetry broken by so many times the limit is unsafe")
-    batch_atoms: int = Field(default=2000, ge=1, description="atoms evaluated at a time")
 
     def __call__(self, subject: Subject) -> Result:
         """Look at structures of ``subject.start``, or of its other sets.
@@ -67,7 +73,7 @@ class Config(ReliabilityTest):
                 and (own[name].energy > beyond.energy or own[name].forces > beyond.forces or not own[name].finite)
             ]
         rough = energy_noise > self.noise or force_noise > self.force_noise or len(broken) < len(wrong)
-        figures: dict[str, float | int | str | None] = {
+        figures: Figures = {
             "rounding of the energy, meV/atom": energy_noise,
             "rounding of the forces, meV/Å": force_noise,
         }

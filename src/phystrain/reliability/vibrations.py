@@ -22,9 +22,7 @@ from pydantic import Field
 from phystrain.data.structures import Floats, Ints
 from phystrain.reliability import Curve, Result, Subject
 from phystrain.reliability._reference_run import Compared, ComparedTest
-
-PER_CM = 33.35641
-"""1/cm in one THz."""
+from phystrain.units import PER_CM
 
 FASTEST = ((1, 125.0), (10, 75.0))
 """THz: vibrations of structures with hydrogen, and with elements up to neon, are slower than this; others than 40."""

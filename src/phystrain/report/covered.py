@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ase.data import chemical_symbols
 from pydantic import BaseModel, ConfigDict
 
 from phystrain.data.graphs import GraphStore
@@ -12,7 +11,7 @@ from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.report.distances import LARGEST, WIDTH, Distances
-from phystrain.statistics import Statistics
+from phystrain.statistics import Statistics, pair_label
 
 FILE = "covered.json"
 
@@ -43,14 +42,16 @@ def covered(statistics: Statistics, structures: Structures | None = None) -> Cov
         statistics: of the training data, with the shortest distance of every pair.
         structures: the training data, if they are at hand.
     """
-    shortest = {_name(*map(int, key.split("-"))): value for key, value in statistics.shortest.items()}
+    shortest = {pair_label(*map(int, key.split("-"))): value for key, value in statistics.shortest.items()}
     if structures is None or not len(structures):
         return Covered(shortest=shortest)
     chosen = np.unique(np.linspace(0, len(structures) - 1, SAMPLE).round().astype(np.int64))
     distances = Distances(structures.elements)
     distances.add(GraphStore(structures.select(chosen), LARGEST))
     counts = {
-        _name(*pair): row.tolist() for pair, row in zip(distances.pairs, distances.counts, strict=True) if row.any()
+        pair_label(*pair): row.tolist()
+        for pair, row in zip(distances.pairs, distances.counts, strict=True)
+        if row.any()
     }
     return Covered(shortest=shortest, counts=counts)
 
@@ -84,7 +85,3 @@ def in_all(parts: Sequence[Covered | None]) -> Covered:
             shortest[pair] = min(value, shortest.get(pair, value))
     alike = known and all(part.counts == known[0].counts for part in known)
     return Covered(shortest=shortest, counts=known[0].counts if alike else {}, width=known[0].width if known else WIDTH)
-
-
-def _name(first: int, second: int) -> str:
-    return "-".join(sorted((chemical_symbols[first], chemical_symbols[second])))

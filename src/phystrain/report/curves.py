@@ -1,6 +1,6 @@
 """The curves of every test, drawn alike: one panel for every label, the variants in their colours.
 
-Nothing here knows a test by its name; what a curve is, its label and its axes tell:
+Tests are known by name only where they are put in order; what a curve is, its label and its axes tell:
 
 * a label that goes on from another one (``O-Si, labelled frames`` beside ``O-Si``) is drawn in the panel of that one:
   as a band if it says lower and upper, or else as a line in the colour of the text;
@@ -40,6 +40,7 @@ _LAST = ("dimers", "drift", "compression")
 _BOUND = re.compile(r"\b(lower|low|upper|high)\b", re.IGNORECASE)
 _ERROR = re.compile(r"error|differ|deviat|residual", re.IGNORECASE)
 _BOND = re.compile(r"(distance|length of the bond).*Å$")
+_OTHER: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 1)), "linewidth": 1.2}
 _PAIR = re.compile(r"[A-Z][a-z]?-[A-Z][a-z]?(?![\w-])")
 
 
@@ -64,7 +65,7 @@ class Panel:
     @property
     def banded(self) -> bool:
         """Whether it has a band."""
-        return bool(self.bands) or any(getattr(curve, "low", []) for _, curve in self.lines)
+        return bool(self.bands) or any(curve.low for _, curve in self.lines)
 
 
 def curve_drawings(variants: Sequence[Variant]) -> Iterator[Drawing]:
@@ -168,17 +169,13 @@ def _base(label: str, curve: Curve, curves: Mapping[str, list[tuple[int, Curve]]
     return None
 
 
-_OTHER: dict[str, Any] = {"color": INK, "linestyle": (0, (1, 1)), "linewidth": 1.2}
-
-
 def _paint(axes: Any, *, panel: Panel, held: "Held | None" = None) -> None:
     first = panel.lines[0][1]
     for index, curve in panel.lines:
         marker = {"marker": "o", "markersize": 3.5} if len(curve.x) < 9 and not _is_fraction(curve) else {}
         axes.plot(floats(curve.x), floats(curve.y), **look(index), **marker)
-        low, high = getattr(curve, "low", []), getattr(curve, "high", [])
-        if low:
-            axes.fill_between(floats(curve.x), floats(low), floats(high), **_band(index))
+        if curve.low:
+            axes.fill_between(floats(curve.x), floats(curve.low), floats(curve.high), **_band(index))
     for index, sides in panel.bands.items():
         _paint_band(axes, index, sides)
     for lines in panel.others.values():

@@ -21,6 +21,7 @@ from matplotlib.patches import Circle
 from phystrain.errors import UserError
 from phystrain.report.comparison import Variant
 from phystrain.report.drawing import ALARM, INK, Array, Drawing, render
+from phystrain.statistics import pair_label
 
 SECTION = "failing"
 
@@ -159,8 +160,7 @@ def _time(atoms: Atoms) -> float:
 
 def _pair(frame: Failing) -> str:
     assert frame.contact is not None
-    symbols = frame.atoms.symbols
-    return "-".join(sorted((symbols[frame.contact.first], symbols[frame.contact.second])))
+    return pair_label(*frame.atoms.numbers[[frame.contact.first, frame.contact.second]].tolist())
 
 
 def _dot(number: int) -> Line2D:

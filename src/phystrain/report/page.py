@@ -211,7 +211,7 @@ def _cards(variants: Sequence[Variant]) -> list[Card]:
     """The verdicts there are."""
     cards = []
     for variant in variants:
-        verdict: Any = getattr(variant, "verdict", None)
+        verdict = variant.verdict
         if verdict is None:
             continue
         grade = verdict.grade or ""
@@ -225,8 +225,8 @@ def _cards(variants: Sequence[Variant]) -> list[Card]:
                 sentence=verdict.sentence,
                 kelvin=f"Safe up to {number(verdict.kelvin)} K" if known else "",
                 conditions=[clause for clause in verdict.conditions if clause not in verdict.sentence],
-                reasons=getattr(verdict, "reasons", []),
-                untested=getattr(verdict, "untested", []),
+                reasons=verdict.reasons,
+                untested=verdict.untested,
             )
         )
     return cards

@@ -47,7 +47,7 @@ def write_tables(variants: Sequence[Variant], folder: Path) -> list[Path]:
 
 def _points(curve: Curve) -> Iterator[tuple[float | None, ...]]:
     """x, y, and the ends of the band where there is one."""
-    bands = [getattr(curve, side, []) or [None] * len(curve.x) for side in ("low", "high")]
+    bands = [side or [None] * len(curve.x) for side in (curve.low, curve.high)]
     return zip(curve.x, curve.y, *bands, strict=True)
 
 

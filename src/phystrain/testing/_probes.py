@@ -1,5 +1,6 @@
-"""Ways of looking at a potential: predictions of ASE structures, comparisons, differences, jumps."""
+"""Ways of looking at a potential: noise on weights, predictions of ASE structures, comparisons, differences, jumps."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,14 @@ from phystrain.derive import Potential, Prediction, evaluate
 from phystrain.graph import AtomGraph
 from phystrain.testing._structures import scale_of
 
+TIGHT = 1e-10
+"""Relative tolerance for what holds exactly but for rounding, float64."""
+
 BOTH = ("energy", "forces")
 ALL = ("energy", "forces", "stress")
+
+_SMALL = 1e-3
+"""eV, eV/Å or eV/Å³ that rounding is held against where a small untrained network gives even less."""
 
 
 class Values(NamedTuple):
@@ -23,6 +30,26 @@ class Values(NamedTuple):
     energy: Tensor
     forces: Tensor
     stress: Tensor
+
+
+def perturbed(potential: nn.Module, amount: float = 0.1, seed: int = 0) -> nn.Module:
+    """A copy in float64 with noise on every parameter.
+
+    Layers that start at zero would otherwise make most checks vacuous.
+
+    Args:
+        potential: left as it is.
+        amount: of the noise, relative to the spread of each parameter's entries (to one where there is no spread).
+        seed: of the noise.
+    """
+    made = copy.deepcopy(potential).to(torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_((amount * (spread or 1.0) * noise).to(parameter))
+    return made
 
 
 def as_potential(module: nn.Module) -> Potential:
@@ -57,9 +84,9 @@ def predict(potential: nn.Module, atoms: Atoms | Sequence[Atoms], want: Iterable
     return values(potential, graph_of(potential, atoms), want)
 
 
-def assert_equal(found: Tensor, expected: Tensor, what: str, tolerance: float = 1e-9) -> None:
-    """Raise if the largest difference exceeds ``tolerance`` times the largest expected magnitude (at least one)."""
-    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+def assert_equal(found: Tensor, expected: Tensor, what: str, tolerance: float = TIGHT, least: float = 1.0) -> None:
+    """Raise if the largest difference exceeds ``tolerance`` times the largest expected magnitude, or ``least``."""
+    scale = max(least, float(expected.abs().max())) if expected.numel() else least
     worst = float((found - expected).abs().max()) if found.numel() else 0.0
     assert worst <= tolerance * scale, f"{what}: off by {worst:.2e}, of {scale:.2e}; allowed {tolerance * scale:.1e}"
 
@@ -79,10 +106,10 @@ def assert_turned(
     turned.cell = atoms.cell.array @ matrix.T
     before, after = predict(potential, atoms, ALL), predict(potential, turned, ALL)
     q = torch.from_numpy(matrix)
-    assert_equal(after.energy, before.energy, f"energy after a {what}", tolerance)
-    assert_equal(after.forces, before.forces @ q.T, f"forces after a {what}", tolerance)
+    assert_equal(after.energy, before.energy, f"energy after a {what}", tolerance, _SMALL)
+    assert_equal(after.forces, before.forces @ q.T, f"forces after a {what}", tolerance, _SMALL)
     if atoms.pbc.all():
-        assert_equal(after.stress, q @ before.stress @ q.T, f"stress after a {what}", tolerance)
+        assert_equal(after.stress, q @ before.stress @ q.T, f"stress after a {what}", tolerance, _SMALL)
 
 
 class Jump(NamedTuple):

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from phystrain.errors import UserError
 from phystrain.files import write_text
 from phystrain.train.material import Labelled
 
-_FREE = ("reliability", "checkpoint_seconds", "device", "processes", "tune")
+_FREE = ("reliability", "checkpoint_seconds", "device", "processes", "nodes", "tune")
 """Settings that may change between a run and its resumption: what is trained stays the same job."""
 
 _OWN = (
@@ -75,7 +76,10 @@ def versions() -> dict[str, str]:
 
 
 def _same_settings(folder: Path, config: RunConfig) -> None:
-    present = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    file = folder / "config.yaml"
+    present = yaml.safe_load(file.read_text(encoding="utf-8"))
+    with suppress(UserError):  # a run begun by an earlier version lacks the fields that have come since
+        present = run_file.load(file).model_dump(mode="json")
     wanted = config.model_dump(mode="json")
     for name in _FREE:
         present.pop(name, None)

@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from phystrain import compiled
 from phystrain.config import Stage
 from phystrain.data.loader import in_order
 from phystrain.errors import UserError
@@ -21,7 +23,7 @@ from phystrain.train.guide import running_guide
 from phystrain.train.lazy import acting
 from phystrain.train.log import Metrics
 from phystrain.train.optimisation import LearningRate, average_of, make_optimiser, optimiser_names
-from phystrain.train.processes import global_sum, world_size
+from phystrain.train.processes import alone, global_sum, same_everywhere, world_size
 from phystrain.train.selection import Selection, level_of
 from phystrain.train.sharpness import worst_nearby
 from phystrain.train.sources import Material
@@ -29,6 +31,9 @@ from phystrain.train.step import TrainingStep
 from phystrain.train.validation import validate
 
 VALIDATIONS = 50
+
+TRIED = 20
+"""Steps that are timed before it is decided whether the rest is worth compiling; the first one does not count."""
 
 
 class DivergedError(UserError):
@@ -54,6 +59,7 @@ class Training:
         on_best: given the weights at every best validation.
         gate: given the weights, tests them in the first process and tells figures by name, ``gate`` among them: how
             well they did, from 0 to 1. For stages with a gate.
+        say: told of what a person may want to know.
 
     Attributes:
         steps: how many there will be.
@@ -74,7 +80,9 @@ class Training:
         should_stop: Callable[[], bool] = lambda: False,
         on_best: Callable[[dict[str, Tensor]], None] = lambda _: None,
         gate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._say = say
         self._gate = gate if stage.gate is not None else None
         self._stage, self._material, self._fabric = stage, material, fabric
         self._metrics, self._checkpoints = metrics, checkpoints
@@ -104,6 +112,8 @@ class Training:
         self._snapshot_at = {round(self.steps * (first + apart * (n + 0.5))) for n in range(stage.snapshots)}
         # the latest of each term since the last validation: a term may act on some steps only
         self._means: dict[str, Tensor] = {}
+        self._compiled = stage.compiled if compiled.available() else False
+        self._times: list[float] = []
 
     def run(self) -> dict[str, Tensor]:
         """Train to the end.
@@ -117,12 +127,22 @@ class Training:
             DivergedError: the loss is no longer finite.
         """
         self._resume()
+        if not same_everywhere(self.step, self._fabric.device):
+            where = "put the run folder where all machines see the same files"
+            raise UserError(f"stage {self._stage.name}: processes see different checkpoints: {where}")
         started = saved = time.monotonic()
+        if self._compiled:
+            self._compile()
         with bar() as display:
             task = display.add_task(self._stage.name, total=self.steps, completed=self.step, note="")
             while self.step < self.steps and not self._finished_early():
+                if self._compiled is None and self._is_worth_compiling():
+                    display.update(task, note="compiling the network")
+                    self._compile()
+                began = time.monotonic()
                 self._means |= self._one_step()
                 self.step += 1
+                self._times.append(time.monotonic() - began)
                 if self.step in self._snapshot_at:
                     self.snapshots.append({k: v.detach().clone() for k, v in self._potential.state_dict().items()})
                 display.advance(task)
@@ -135,6 +155,7 @@ class Training:
                     self._save(self._seconds + now - started)
                     saved = now
                 if stop:
+                    self._fabric.barrier()  # a launcher ends all as soon as one has ended
                     raise Interrupted
         if self._finished_early():  # the next stage may go on with the optimiser's state
             self._save(self._seconds + time.monotonic() - started)
@@ -150,6 +171,19 @@ class Training:
         if world_size() == 1:
             return asked
         return bool(global_sum(torch.tensor(float(asked), device=self._fabric.device)) > 0)
+
+    def _is_worth_compiling(self) -> bool:
+        """Whether compiled code would make up for the time it takes to compile; decided once, for all processes."""
+        if len(self._times) <= TRIED:
+            return False
+        ahead = statistics.median(self._times[1:]) * (self.steps - self.step)
+        self._compiled = bool(self._fabric.broadcast(ahead > compiled.WORTH_TRAINING))
+        return self._compiled
+
+    def _compile(self) -> None:
+        self._compiled = self._loss.compile_passes()
+        if self._compiled:
+            self._say(f"stage {self._stage.name}: steps are compiled from step {self.step} on")
 
     def _one_step(self) -> dict[str, Tensor]:
         """Make a step; the mean of each term of the loss that acted."""
@@ -184,7 +218,8 @@ class Training:
         for source, loader in zip(self._loss.sources, loaders, strict=True):
             terms = acting(source.objectives, self.step)
             batch = loader.batch(self.step).to(self._fabric.device) if terms else None
-            if batch is not None and self._stage.guide == RUNNING and any(map(guided, terms.values())):
+            running = batch is not None and len(batch.key) and self._stage.guide == RUNNING
+            if batch is not None and running and any(map(guided, terms.values())):
                 assert self._averaged is not None
                 guide = running_guide(self._averaged.module, batch.graph)
                 batch = batch._replace(labels=batch.labels._replace(guide=guide))
@@ -250,18 +285,16 @@ class Training:
     def _gated(self, potential: nn.Module) -> dict[str, float]:
         """What the gate says, the same in every process."""
         assert self._gate is not None
-        found: dict[str, float] = {}
-        problem = ""
-        if self._fabric.is_global_zero:
-            try:
-                with torch.random.fork_rng():  # a test may draw; training goes on as if it had not
-                    found = dict(self._gate(potential))
-            except UserError as error:
-                problem = str(error)
-        found, problem = self._fabric.broadcast((found, problem))
-        if problem:
-            raise UserError(f"stage {self._stage.name}, gate: {problem}")
-        return found
+        tested = self._gate
+
+        def test() -> dict[str, float]:
+            with torch.random.fork_rng():  # a test may draw; training goes on as if it had not
+                return dict(tested(potential))
+
+        try:
+            return alone(test)
+        except UserError as error:
+            raise UserError(f"stage {self._stage.name}, gate: {error}") from error
 
     def _finished_early(self) -> bool:
         stopping = self._stage.early_stopping
@@ -290,6 +323,7 @@ class Training:
             "rate": rate,
             "best": self._best.state(),
             "snapshots": len(self.snapshots),
+            "compiled": self._compiled,
             "means": {name: float(mean) for name, mean in self._means.items()},
             "balance": self._loss.balancer.state,
             "parameters": optimiser_names(self._potential, self._optimiser),
@@ -319,6 +353,8 @@ class Training:
         self._best_weights = _part(tensors, "best.")
         self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": _moments(tensors)})
         self.step, self._seconds = header["step"], header["seconds"]
+        if self._compiled is None:  # so that going on is what an uninterrupted run would have done
+            self._compiled = header.get("compiled")
         rate = header["rate"]
         self._rate.plateau, self._rate.waited = rate["plateau"], rate["waited"]
         self._rate.best = math.inf if rate["best"] is None else rate["best"]

@@ -19,6 +19,7 @@ from phystrain.errors import UserError
 from phystrain.saving import load_model
 from phystrain.train.guide import guide_forces
 from phystrain.train.material import Labelled
+from phystrain.train.processes import alone
 
 SAFE_REPLAY = 0.1
 """Replay weight of a teacher whose force error is at most :data:`SAFE_ERROR`: see docs/decisions.md."""
@@ -32,12 +33,14 @@ LISTED = 1.6
 class Made:
     """Makes and labels the structures of stages; labels are cached on disk, so asking twice costs little.
 
+    The first process works and the others are handed what it made: machines of different kinds round differently, and
+    need not share a cache.
+
     Args:
         labelled: the labelled structures, split.
         seed: of the run.
         locate: from what ``label_by`` says to what is loaded: a model file, or the setting itself.
-        wait: called by processes other than the first until labels are in the cache, and by the first afterwards.
-        is_first: whether this process computes.
+        progress: whether to show bars on a terminal.
     """
 
     def __init__(
@@ -45,17 +48,20 @@ class Made:
         labelled: Labelled,
         seed: int,
         locate: Callable[[str | dict[str, Any]], tuple[str | dict[str, Any] | list[str], bool]],
-        wait: Callable[[], None],
-        is_first: bool,
+        progress: bool,
     ) -> None:
         self._labelled, self._seed, self._locate = labelled, seed, locate
-        self._wait, self._is_first = wait, is_first
+        self._progress = progress
 
     def structures(self, stage: Stage) -> tuple[Structures, Structures | None]:
         """What the stage trains on and is validated on."""
-        labelled = self._labelled
         if stage.data is None:
-            return labelled.train, labelled.valid
+            return self._labelled.train, self._labelled.valid
+        return alone(lambda: self._make(stage))
+
+    def _make(self, stage: Stage) -> tuple[Structures, Structures | None]:
+        labelled = self._labelled
+        assert stage.data is not None
         recipes = _listed(stage.data.augment)
         teacher, own = self._teacher(stage)
         made: list[Structures | None] = []
@@ -78,17 +84,13 @@ class Made:
         assert stage.unlabelled is not None
         found = [] if self._labelled.unlabelled is None else [self._labelled.unlabelled]
         # other random numbers than for the made structures of train and valid
-        found += [recipe(self._labelled.train, self._seed + 2) for recipe in _listed(stage.unlabelled.augment)]
+        recipes = _listed(stage.unlabelled.augment)
+        found += alone(lambda: [recipe(self._labelled.train, self._seed + 2) for recipe in recipes])
         return Structures.concatenate(found)
 
     def guide(self, stage: Stage, structures: Structures) -> Floats:
         """(atoms, 3) eV/Å, forces of the stage's guide; see :func:`phystrain.train.guide.guide_forces`."""
-        if not self._is_first:
-            self._wait()
-        forces = guide_forces(structures, stage.guides, self._locate, progress=self._is_first)
-        if self._is_first:
-            self._wait()
-        return forces
+        return alone(lambda: guide_forces(structures, stage.guides, self._locate, progress=self._progress))
 
     def error_of_teacher(self, stage: Stage) -> float | None:
         """RMS error of the teacher's forces on labelled structures, relative to the RMS of the forces.
@@ -97,8 +99,10 @@ class Made:
         this run; else on all training structures, which the teacher has not seen. Zero for the labels themselves,
         ``None`` where nothing can be said.
         """
-        if stage.data is None:
-            return 0.0
+        return 0.0 if stage.data is None else alone(lambda: self._error_of_teacher(stage))
+
+    def _error_of_teacher(self, stage: Stage) -> float | None:
+        assert stage.data is not None
         spec, own = self._locate(stage.data.label_by)
         quality = load_model(spec).meta.get("quality", {}) if own and isinstance(spec, str) else {}
         if "relative force error" in quality:
@@ -112,11 +116,7 @@ class Made:
         if not len(reference):
             return None
         numbered = replace(reference, info={"number": np.arange(len(reference)).astype(str)})
-        if not self._is_first:
-            self._wait()  # the first process labels and fills the cache, the others read it
-        seen = relabel(numbered, teacher, progress=self._is_first)
-        if self._is_first:
-            self._wait()
+        seen = relabel(numbered, teacher, progress=self._progress)
         right = reference.select(seen.info["number"].astype(np.int64)).forces
         size = float(np.sqrt(np.mean(right**2)))
         return float(np.sqrt(np.mean((seen.forces - right) ** 2))) / size if size > LEAST_FORCE else None
@@ -129,14 +129,10 @@ class Made:
     def _taught(self, stage: Stage, structures: Structures, teacher: Teacher, own: bool) -> Structures:
         """Labels of the stage's teacher, on the scale of the quantum energies."""
         assert stage.data is not None
-        if not self._is_first:
-            self._wait()  # the first process labels and fills the cache, the others read it
-        taught = relabel(structures, teacher, progress=self._is_first)
+        taught = relabel(structures, teacher, progress=self._progress)
         reference = self._labelled.train
         if not own and reference.labelled("energy").any():
-            taught = alignment(reference, teacher, progress=self._is_first)(taught)
-        if self._is_first:
-            self._wait()
+            taught = alignment(reference, teacher, progress=self._progress)(taught)
         if stage.data.steep is not None:
             taught = soften(taught, stage.data.steep * self._labelled.statistics.force_rms)
         return taught

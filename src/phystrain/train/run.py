@@ -1,6 +1,5 @@
 """A run: all stages in order, in a folder that can be resumed."""
 
-import os
 import shutil
 import signal
 import sys
@@ -8,26 +7,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from phystrain.allocator import keep_memory
+from phystrain.augment._pool import cores
 from phystrain.config import Gate, RunConfig, Stage
 from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
 from phystrain.saving import load_model, save_model
+from phystrain.train import launch
+from phystrain.train import processes as peers
+from phystrain.train.connect import connected, require_enough, require_seen
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics, Rows
 from phystrain.train.loop import Training
 from phystrain.train.made import Made
 from phystrain.train.material import Labelled, counts, load_labelled, need_labels, require_labels
+from phystrain.train.processes import alone, rank, world_size
 from phystrain.train.sources import Sources
 from phystrain.train.spread import keep_snapshots, write_ensemble
 from phystrain.train.start import align_reference, start
@@ -55,9 +59,11 @@ class Run:
         say: told what happens, line by line.
         watch: shown all rows of figures after every validation; what it raises ends the training.
         gate: tests weights on the way, for stages with a gate; see :func:`phystrain.verdict.gate.judge`.
+        labelled: the structures that ``config.data`` means, where another run has read them already.
 
     Raises:
-        UserError: a mistake in the data, an objective without its labels, or a folder that holds another run.
+        UserError: a mistake in the data, an objective without its labels, a folder that holds another run, or
+            processes that cannot be as many as asked for.
 
     Attributes:
         labelled: the labelled structures, split.
@@ -73,39 +79,63 @@ class Run:
         say: Callable[[str], None] = print,
         watch: Callable[[Rows], None] = lambda _: None,
         gate: Gatekeeper | None = None,
+        labelled: Labelled | None = None,
     ) -> None:
         if gate is None and any(stage.gate is not None for stage in config.stages):
             raise ValueError("a stage has a gate: give Run what tests the weights, phystrain.verdict.gate.judge")
         self._gate = gate
         self.config, self.folder, self.base = config, Path(folder), Path(base)
         keep_memory()
-        devices = config.processes
-        accelerator = config.device if config.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-        self._fabric = Fabric(accelerator=accelerator, devices=devices, strategy="ddp" if devices > 1 else "auto")
+        processes = launch.planned(config.processes, config.nodes)
+        require_enough(config, processes.total)
         noted: list[str] = []
-        self.labelled = load_labelled(
-            config.data,
-            cutoff=getattr(config.potential, "cutoff", 5.0),
-            seed=config.seed,
-            base=self.base,
-            say=noted.append,
-        )
-        for stage in config.stages:
-            require_labels(stage, self.labelled)
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # before the others start, who would wait for ever
-            prepare(self.folder, config, self.labelled, base=self.base, restart=restart)
-        self._fabric.launch()
+
+        def read() -> Labelled:
+            """Read the data and prepare the folder, in the first process and once: the others take it from there."""
+            found = labelled or load_labelled(
+                config.data,
+                cutoff=getattr(config.potential, "cutoff", 5.0),
+                seed=config.seed,
+                base=self.base,
+                say=noted.append,
+            )
+            for stage in config.stages:
+                require_labels(stage, found)
+            prepare(self.folder, config, found, base=self.base, restart=restart)
+            return found
+
+        known: Labelled | None = None
+        if processes.by == "phystrain" and not launch.is_child() and world_size() == 1:
+            if processes.total > 1:
+                launch.require_startable()
+            known = read()  # before there are others, whom a mistake would cost time
+            if processes.total > 1:
+                peers.watch(launch.start_others(processes.total, peers.somebody_spoke))
+        self._fabric = connected(config, processes)
+        self.labelled = alone(lambda: known or read())
+        require_seen(self.folder / "config.yaml")
         first = self.is_first
         self._log = Log(self.folder / "train.log" if first else None, say if first else None)
         self._metrics = Metrics(self.folder / "metrics.csv" if first else None, watch)
-        self._made = Made(self.labelled, config.seed, self._located, self._fabric.barrier, first)
+        self._made = Made(self.labelled, config.seed, self._located, first)
         for line in noted:
             self._log(line)
+        if processes.total > 1:
+            self._log(f"{processes}")
+            if self._fabric.device.type == "cpu" and processes.each > cores():
+                self._log(f"{processes.each} processes on {cores()} cores take turns: --devices {cores()} is no slower")
+        elif forgotten := launch.forgotten():
+            self._log(forgotten)
 
     @property
     def is_first(self) -> bool:
         """Whether this is the first of the processes, the one that writes."""
-        return bool(self._fabric.is_global_zero)
+        return rank() == 0
+
+    @property
+    def final(self) -> Path:
+        """The model file that the run hands on, there once it is finished."""
+        return self.folder / "model" / "model.safetensors"
 
     def train(self) -> Path:
         """Train every stage that is not finished yet.
@@ -117,25 +147,28 @@ class Run:
             UserError: a mistake in settings or data.
             Interrupted: stopped by a signal; the same command goes on from there.
         """
-        final = self.folder / "model" / "model.safetensors"
-        if final.is_file():
-            return final
+        if alone(self.final.is_file):
+            return self.final
         for stage in self.config.stages:
             for number, member in enumerate(stage.each):
-                if not self._model_file(member.name).is_file():
-                    if stage.fit is None:
+                file = self._model_file(member.name)
+                if not alone(file.is_file):
+                    if (fit_settings := stage.fit) is None:
                         self._train_stage(member, self.config.seed + _APART * number)
                     else:
-                        self._fit_in_one_process(stage, stage.fit)
+                        alone(partial(self._fit_stage, stage, fit_settings))
                 self._fabric.barrier()
-        if self._fabric.is_global_zero:
-            stage = self.config.stages[-1]
-            last = self._model_file(stage.name)
-            files = [self._model_file(member.name) for member in stage.each]
-            write_ensemble(final, files, self.folder / "checkpoints", self.labelled.valid, self._log)
-            write_with(final, lambda temporary: shutil.copyfile(last, temporary))
-        self._fabric.barrier()
-        return final
+                require_seen(file)
+        alone(self._finish)
+        return self.final
+
+    def _finish(self) -> None:
+        """Write what the run hands on."""
+        stage = self.config.stages[-1]
+        last = self._model_file(stage.name)
+        files = [self._model_file(member.name) for member in stage.each]
+        write_ensemble(self.final, files, self.folder / "checkpoints", self.labelled.valid, self._log)
+        write_with(self.final, lambda temporary: shutil.copyfile(last, temporary))
 
     def _model_file(self, stage: str) -> Path:
         return self.folder / "model" / f"{stage}.safetensors"
@@ -176,6 +209,7 @@ class Run:
             should_stop=lambda: bool(stopped),
             on_best=lambda weights: self._save(stage, settings, weights, checkpoints / "best.safetensors"),
             gate=self._gate_of(stage),
+            say=self._log,
         )
         count = sum(parameter.numel() for parameter in potential.parameters())
         self._log(
@@ -210,17 +244,6 @@ class Run:
                 self._log(
                     f"stage {stage.name}: that is a poor prior; fit: {{choose: auto, trust: {POOR}}} takes a wall"
                 )
-
-    def _fit_in_one_process(self, stage: Stage, fit_settings: FitSettings) -> None:
-        """Fit in the first process; what is wrong is told to all, so that none waits for one that has ended."""
-        problem = ""
-        if self.is_first:
-            try:
-                self._fit_stage(stage, fit_settings)
-            except UserError as error:
-                problem = str(error)
-        if problem := self._fabric.broadcast(problem):
-            raise UserError(problem)
 
     def _fit_stage(self, stage: Stage, fit_settings: FitSettings) -> None:
         """Fit a classical potential; it takes seconds, so an interrupted one begins anew."""
@@ -291,10 +314,11 @@ def _noting_signals(asked: list[int]) -> Iterator[None]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if asked:
+        if number in asked:  # a launcher passes Ctrl-C on as a termination, which is not asking twice
             raise KeyboardInterrupt
         asked.append(number)
-        print("\nstopping after this step; once more stops at once, without a checkpoint", file=sys.stderr)
+        if launch.is_first():
+            print("\nstopping after this step; once more stops at once, without a checkpoint", file=sys.stderr)
 
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

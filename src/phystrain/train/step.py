@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from phystrain import compiled
 from phystrain.config import Balance
 from phystrain.derive import Potential
 from phystrain.labels import Batch
@@ -81,8 +82,18 @@ class TrainingStep(nn.Module):
         self.potential = potential
         self.sources = (Source("", dict(objectives)), *others)
         self.balancer = Balancer(balance or Balance())
+        self._fast: list[nn.Module] = []  # in a list: it holds the parameters of the potential, which has them already
         self._stay_near = stay_near
         self._home = [parameter.detach().clone() for parameter in self._trained()] if stay_near else []
+
+    def compile_passes(self) -> bool:
+        """Make further passes in compiled code; false where there is nothing that can be compiled."""
+        stress = any(wants_stress(source.objectives) for source in self.sources)
+        if stress and hasattr(self.potential, "heads"):  # it is a derivative by positions, which the heads leave out
+            return False
+        fast = compiled.faster(self.potential, training=True)
+        self._fast = [] if fast is self.potential else [fast]
+        return bool(self._fast)
 
     def forward(self, *batches: Batch | None, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to differentiate, and the mean of each term that acted over all processes (detached).
@@ -121,13 +132,16 @@ class TrainingStep(nn.Module):
 
     def _found(self, source: Source, batch: Batch, objectives: Mapping[str, Objective]) -> list[Found]:
         """Terms of a batch. Those that act on all structures come first: parts of them read from their passes."""
-        model = Evaluator(as_potential(self.potential), stress=wants_stress(objectives))
+        plain = as_potential(self.potential)
+        passed = as_potential(self._fast[0]) if self._fast else plain
+        model = Evaluator(passed, stress=wants_stress(objectives), plain=plain)
         parts = Parts(batch, model)
         terms: dict[str, Term] = {}
         for name, objective in sorted(objectives.items(), key=lambda item: -item[1].part):
             mine = parts.of(objective.part)
             zero = torch.zeros((), dtype=torch.float64, device=batch.key.device)
-            terms[name] = objective(mine, model) if len(mine.key) or objective.part == 1 else Term(zero, zero)
+            # none drawn, or fewer structures in the last batch of an epoch than there are processes
+            terms[name] = objective(mine, model) if len(mine.key) else Term(zero, zero)
         # The totals take part only to be reported; the counts decide.
         present = torch.tensor([0.0, len(batch.key)], dtype=torch.float64, device=batch.key.device)
         rows = [torch.stack([terms[name].total.detach(), terms[name].count]) for name in objectives]

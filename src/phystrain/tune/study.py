@@ -13,6 +13,7 @@ from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.files import require_writable, write_text
 from phystrain.preflight import checked, require_device, require_sources
+from phystrain.train.launch import planned
 from phystrain.train.loop import VALIDATIONS, DivergedError
 from phystrain.train.material import load_labelled
 from phystrain.tune.defaults import default_space, last_trained
@@ -65,8 +66,8 @@ def tune(
     search = checked(Search, "tune", given | dict(settings or {}))
     space = [parse(path, text) for path, text in search.search.items()] or default_space(config)
     stage = last_trained(config)
-    if config.processes > 1:
-        raise UserError("tune trains in one process: set processes=1")
+    if planned(config.processes, config.nodes).total > 1:
+        raise UserError("tune trains in one process: set processes=1, and start it without torchrun or srun")
     require_sources(config, run_file.parent)
     require_device(config)
     for dimension in space:

@@ -58,6 +58,11 @@ class Ensemble:
         """By which spreads are multiplied; 1 if nothing is known."""
         return 1.0 if self.calibration is None else self.calibration.scale
 
+    @property
+    def remark(self) -> str:
+        """What to bear in mind of the calibration; empty if there is nothing."""
+        return "" if self.calibration is None else self.calibration.remark
+
     def predict(self, structures: Structures) -> tuple[Floats, Floats]:
         """Forces of the model, (atoms, 3) eV/Å, and the spread, (atoms,) eV/Å, scaled if calibrated."""
         device, dtype = placement(self.members[0])

@@ -29,9 +29,6 @@ STARTS = 4
 LATE = 1.2
 """Times the minutes that were given, from which it is said that the tests will take longer."""
 
-BESIDE = ("angles", "bonds", "diffusion", "novelty", "rdf", "vibrations")
-"""Tests that share one run beside reference frames, and so need the same settings."""
-
 Say = Callable[[str], None]
 
 
@@ -145,15 +142,18 @@ def _tests(settings: Reliability, frames_to: Path | None) -> dict[str, dict[str,
         length["timestep"] = settings.timestep
     # without a budget, as after training, the cheaper half of what drift and squeeze can do
     brief: dict[str, Any] = {} if settings.minutes is not None else {"replicas": 1}
+    every = registry.kinds("reliability")
+    # tests that look at one run need the same settings
+    shared = [kind for kind in every if registry.find("reliability", kind).Config.one_run is not None]
     common = {
         "drift": length | brief | ({} if settings.minutes is not None else {"halving": False}),
         "squeeze": length | brief,
         "relaxation": {"replicas": settings.replicas},
         "heating": length | {"replicas": settings.replicas},
-        **{kind: length | {"replicas": settings.replicas} for kind in BESIDE},
+        **{kind: length | {"replicas": settings.replicas} for kind in shared},
         "survival": length | {"replicas": settings.replicas, "frames_to": frames_to},
     }
-    given = settings.tests if settings.tests is not None else dict.fromkeys(registry.kinds("reliability"))
+    given = settings.tests if settings.tests is not None else dict.fromkeys(every)
     return {
         kind: common.get(kind, {}) | ({} if test is None else test.model_dump(include=test.model_fields_set))
         for kind, test in given.items()

@@ -1,18 +1,22 @@
 """What the reliability tests are put to: a potential, ours or someone else's, with the structures to test it on."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from phystrain import config as run_file
 from phystrain.data.read import read
 from phystrain.data.statistics import compute, reference_energies
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
 from phystrain.interfaces.ase_potential import load_calculator
-from phystrain.saving import SavedModel
-from phystrain.verdict.beside import Other
+from phystrain.saving import SavedModel, load_model
+from phystrain.train.folder import digests
+from phystrain.train.material import load_labelled
+from phystrain.verdict.beside import Other, others
 
 
 class Examined(NamedTuple):
@@ -31,6 +35,55 @@ class Examined(NamedTuple):
     structures: Structures | None
     train: Structures | None
     rivals: list[Other]
+
+
+def examined_model(path: Path, start: Path | None, train: Path | None) -> Examined:
+    """A model of ours and what to test it on.
+
+    Args:
+        path: run folder or model file.
+        start: file of structures; of a run folder its held-out structures, or its training ones, if not given.
+        train: file of structures that it was trained on; those of the run if not given.
+
+    Raises:
+        UserError: the data of the run cannot be read, or is another than it was.
+    """
+    model = load_model(path)
+    if start is None:
+        test, structures, trained_on = _own_data(path)
+    else:
+        test = structures = read(start).structures
+        trained_on = _trained_on(path)
+    return Examined(model, test, structures, read(train).structures if train else trained_on, others(path))
+
+
+def _own_data(folder: Path) -> tuple[Structures | None, Structures | None, Structures | None]:
+    """Held-out structures of a run folder, structures to start from, and those it was trained on.
+
+    Nothing for a bare model file.
+    """
+    if not (folder / "config.yaml").is_file():
+        return None, None, None
+    config = run_file.load(folder / "config.yaml")
+    record = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    try:
+        labelled = load_labelled(
+            config.data, cutoff=3.0, seed=config.seed, base=folder / record["base"], say=lambda _: None
+        )
+    except UserError as error:
+        raise UserError(f"the data of {folder} cannot be read ({error}). Give --start FILE") from error
+    if any(record[part] != digest for part, digest in digests(labelled).items()):
+        raise UserError(f"the data of {folder} has changed since it was trained on: give --start FILE")
+    held_out = labelled.test or labelled.valid
+    return held_out, held_out or labelled.train, labelled.train
+
+
+def _trained_on(folder: Path) -> Structures | None:
+    """Training structures of a run folder, where they are still what they were."""
+    try:
+        return _own_data(folder)[2]
+    except UserError:
+        return None
 
 
 def examined_calculator(

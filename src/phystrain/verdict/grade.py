@@ -57,6 +57,8 @@ RULES: dict[str, Rule] = {
 }
 """By kind of test; only for results that carry no grade of their own."""
 
+_RUNG = re.compile(r"survived at ([0-9.e+]+) K")
+
 OTHER = Rule("limited", "one failure without a rule of its own")
 
 
@@ -151,9 +153,6 @@ def kelvin_of(result: Result) -> float | None:
     ladder = sorted((float(match[1]), value) for match, value in found if match and isinstance(value, int | float))
     whole = list(takewhile(lambda rung: rung[1] == 1 or result.passed, ladder))
     return max((kelvin for kelvin, _ in whole), default=0.0) if ladder else None
-
-
-_RUNG = re.compile(r"survived at ([0-9.e+]+) K")
 
 
 def _kelvin(results: Sequence[Result]) -> float | None:

@@ -5,7 +5,15 @@ import pytest
 from scipy.stats import t as student
 
 from phystrain.errors import UserError
-from phystrain.uncertainty.calibration import MARGIN, ONE_SIGMA, Observed, calibrate, quality
+from phystrain.uncertainty.calibration import (
+    FIRM_ATOMS,
+    FIRM_STRUCTURES,
+    MARGIN,
+    ONE_SIGMA,
+    Observed,
+    calibrate,
+    quality,
+)
 
 
 def drawn(members: int, scale: float, atoms: int = 40_000) -> Observed:
@@ -25,6 +33,21 @@ def test_a_known_scale_is_recovered(members, scale):
     assert few == pytest.approx(1, abs=0.1)
     assert found.limit == pytest.approx(MARGIN * found.scale * drawn(members, scale).spread.max())
     assert (found.structures, found.atoms) == (10, 40_000)
+
+
+def test_a_scale_that_rests_on_little_is_remarked_upon():
+    assert "10 structures with 40000 atoms only" in calibrate(drawn(4, 1.0)).remark
+    many = drawn(4, 1.0, atoms=499)._replace(structures=FIRM_STRUCTURES)
+    assert "20 structures with 499 atoms only" in calibrate(many).remark
+    assert calibrate(drawn(4, 1.0, atoms=FIRM_ATOMS)._replace(structures=FIRM_STRUCTURES)).remark == ""
+
+
+def test_the_scale_is_as_rough_as_it_is_said_to_be():
+    scales, even = [], np.linspace(0.999, 1.001, FIRM_ATOMS)
+    for seed in range(200):
+        error = np.random.default_rng(seed).normal(size=(FIRM_ATOMS, 3))
+        scales.append(calibrate(Observed(even, error, FIRM_STRUCTURES)).scale)
+    assert np.std(scales) == pytest.approx(0.96 / np.sqrt(3 * FIRM_ATOMS), rel=0.2)
 
 
 def test_figures_of_a_spread_that_is_right_too_small_and_meaningless():

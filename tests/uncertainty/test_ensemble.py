@@ -1,4 +1,4 @@
-"""Ensembles: their spread, their file, the guard that watches dynamics, and the choice of structures to label."""
+"""Ensembles: their spread, their file, and the guard that watches dynamics."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,6 @@ from phystrain.saving import load_model, read_state, save_model
 from phystrain.statistics import Statistics
 from phystrain.uncertainty.calibration import Calibration
 from phystrain.uncertainty.ensemble import Ensemble, file_beside, load_ensemble, save_ensemble, spread_of
-from phystrain.uncertainty.ranking import closest, rank, surroundings, worst_atoms
-
-
-@pytest.fixture
-def disagreeing(lennard_jones, with_hole):
-    """Two models that are the same beyond 2.6 Å, which is where crystals are."""
-    return Ensemble((lennard_jones, with_hole), "seeds")
 
 
 def pair(distance: float) -> Atoms:
@@ -126,38 +119,3 @@ def test_the_guard_may_only_note(disagreeing, crystal):
     np.testing.assert_allclose(apart.spread, run.spread, atol=1e-9)
     with pytest.raises(UserError, match="needs an ensemble"):
         simulate(disagreeing.members[0], start, settings)
-
-
-def test_ranking_finds_the_outlier_once(disagreeing, argon):
-    random = np.random.default_rng(3)
-    frames = []
-    for _ in range(12):
-        frame = argon.copy()
-        frame.positions += random.normal(scale=0.05, size=(32, 3))
-        frames.append(frame)
-    for closer, shaken in ((1.2, 0.0), (1.21, 1e-3), (1.6, 1e-3)):  # two alike, and one that is worse
-        frame = frames[5].copy()
-        frame.positions[7] += closer * (frame.positions[6] - frame.positions[7]) / 3.75
-        frame.positions += random.normal(scale=shaken, size=(32, 3))
-        frames.append(frame)
-    structures = Structures.from_ase(frames)
-    _, spread = disagreeing.predict(structures)
-    assert rank(structures, spread, 3, apart=0.0).chosen.tolist() == [14, 13, 12]
-    found = rank(structures, spread, 3, apart=0.015)
-    assert found.chosen.tolist()[:2] == [14, 13]
-    assert found.chosen[2] < 12
-    every = rank(structures, spread, 15, apart=0.1)  # the others are within thermal motion of an atom of the chosen
-    assert (every.chosen.tolist(), every.alike) == ([14, 13], 13)
-    assert set(worst_atoms(structures, spread)[12:] - structures.offsets[12:15]) <= {6, 7}
-
-
-def test_surroundings_do_not_know_order_or_orientation():
-    molecule = Atoms("OSiO2", [[0, 0, 0], [1.6, 0, 0], [2.4, 1.4, 0], [2.4, -1.4, 0.5]])
-    other = molecule[[0, 3, 1, 2]]
-    other.rotate(40, (1, 2, 3))
-    near, far = surroundings(Structures.from_ase([molecule, other]), np.array([0, 4]), np.array([8, 14]))
-    np.testing.assert_allclose(near, far)
-    lengths = molecule.get_distances(0, [1, 2, 3])
-    np.testing.assert_allclose(near[:8], [*sorted(lengths[1:]), *[5.0] * 6])
-    np.testing.assert_allclose(near[8:], [lengths[0], *[5.0] * 7])
-    assert closest(Structures.from_ase([molecule, Atoms("O")])).tolist() == [pytest.approx(1.6 / 1.77), np.inf]
