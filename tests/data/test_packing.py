@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,16 @@ def test_both_limits_are_kept_and_batches_are_full():
     assert max(edges[batch].sum() for batch in batches) <= 30_000
     least = max(atoms.sum() / 1000, edges.sum() / 30_000)
     assert least <= plan.steps < 1.15 * least
+
+
+def test_batches_of_very_different_structures_are_full():
+    sizes = np.clip(np.random.default_rng(0).lognormal(3.2, 0.6, 20_000), 1, 400).astype(np.int64)
+    for atoms in (450, 2000):
+        plan = Packed(Budget(atoms=atoms).costs(sizes, None))
+        order = plan.epoch(np.random.default_rng(1))
+        totals = [sizes[order(position)].sum() for position in range(plan.steps)]
+        assert max(totals) <= atoms
+        assert np.mean(totals) > 0.96 * atoms
 
 
 def test_epochs_differ_and_equal_costs_meet_anyone():
@@ -82,3 +93,14 @@ def test_what_exceeds_the_budget_is_said(caplog):
     assert "4 structures exceed the budget" in caplog.text
     assert "largest has 6 atoms" in caplog.text
     assert loader.steps_per_epoch >= 4 + (2 * (1 + 2 + 3 + 4)) / 4
+
+
+def test_processes_share_filled_batches():
+    """One batch of one large structure leaves the other process nothing, and that is all right."""
+    store = GraphStore(chains(30), 1.5, lists="built")
+    shares = [Loader(store, Budget(atoms=5), 1, rank=rank, world_size=2) for rank in range(2)]
+    alone = Loader(store, Budget(atoms=5), 1)
+    for step in range(alone.steps_per_epoch):
+        parts = [share.batch(step) for share in shares]
+        assert sorted(torch.cat([part.key for part in parts])) == sorted(alone.batch(step).key)
+        assert abs(parts[0].graph.n_atoms - parts[1].graph.n_atoms) <= 6

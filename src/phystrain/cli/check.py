@@ -9,7 +9,8 @@ from phystrain.cli._app import Keys, app, say
 def check(data: Path, *, energy: Keys = None, forces: Keys = None, stress: Keys = None) -> None:
     """Say what is in a file: labels and their keys, wrong units or signs, duplicates, overlaps, outliers.
 
-    Ends with exit code 2 if something is so wrong that training would fail or mislead.
+    Ends with exit code 2 if something is so wrong that training would fail or mislead. The content of a store is
+    compared with its hash.
 
     Parameters
     ----------
@@ -18,8 +19,12 @@ def check(data: Path, *, energy: Keys = None, forces: Keys = None, stress: Keys 
     """
     from phystrain.data.check import check as examine
     from phystrain.data.read import LabelKeys, read
+    from phystrain.data.store import is_store, verify
 
-    report = examine(read(data, keys=LabelKeys(energy=energy, forces=forces, stress=stress)))
+    found = read(data, keys=LabelKeys(energy=energy, forces=forces, stress=stress))
+    if is_store(data):
+        verify(data)
+    report = examine(found)
     say(str(report))
     if not report.ok:
         raise SystemExit(2)

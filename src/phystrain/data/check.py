@@ -1,6 +1,7 @@
 """What is wrong or odd about labelled structures, found before anything is trained on them."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ from ase.data import chemical_symbols
 from phystrain.data import _consistency, _geometry
 from phystrain.data.read import Dataset
 from phystrain.data.statistics import Energies, References, composition, isolated, reference_energies, residuals
-from phystrain.data.structures import Structures
+from phystrain.data.structures import Floats, Structures
 from phystrain.neighbours import neighbour_list
 
 Level = Literal["error", "warn", "report"]
@@ -192,26 +193,39 @@ def _forces(structures: Structures) -> list[Finding]:
     labelled = structures.labelled("forces")
     if not labelled.any():
         return []
-    system = structures.system
-    largest = np.zeros(len(structures))
-    np.maximum.at(largest, system, np.nan_to_num(np.linalg.norm(structures.forces, axis=1)))
-    rms = float(np.sqrt(np.nanmean(structures.forces**2)))
+    parts, squares, count = [], 0.0, 0
+    for block in structures.blocks():
+        parts.append(_sizes_of_forces(block))
+        squares += float(np.nansum(block.forces**2))
+        count += int(np.isfinite(block.forces).sum())
+    largest, net = (np.concatenate(column) for column in zip(*parts, strict=True))
+    rms = float(np.sqrt(squares / count))
     text = f"rms component {rms:.4g} eV/Å; largest: {_worst(structures, largest, 'eV/Å')}"
     findings = [Finding("report", "forces", text)]
     if (largest > LARGE_FORCE).any():
         count = int((largest > LARGE_FORCE).sum())
         findings.append(Finding("warn", "forces", f"{count} frames have a force above {LARGE_FORCE:g} eV/Å"))
-    total = np.stack([np.bincount(system, values, len(structures)) for values in structures.forces.T], axis=1)
-    net = np.linalg.norm(np.where(labelled[:, None], total, 0.0), axis=1) / structures.sizes
+    net = np.where(labelled, net, 0.0) / structures.sizes
     level: Level = "warn" if net.max() > NET_FORCE else "report"
     advice = " (atoms held fixed, a field, or forces cut short?)" if level == "warn" else ""
     findings.append(Finding(level, "net force", f"largest per atom{advice}: {_worst(structures, net, 'eV/Å')}"))
     return findings
 
 
+def _sizes_of_forces(structures: Structures) -> tuple[Floats, Floats]:
+    """(systems,) eV/Å, the largest force of each structure, and the size of the sum of its forces."""
+    system = structures.system
+    largest = np.zeros(len(structures))
+    np.maximum.at(largest, system, np.nan_to_num(np.linalg.norm(structures.forces, axis=1)))
+    total = np.stack([np.bincount(system, values, len(structures)) for values in structures.forces.T], axis=1)
+    return largest, np.linalg.norm(total, axis=1)
+
+
 def _zero_forces(structures: Structures) -> list[Finding]:
     """Frames whose forces are all zero although symmetry does not make them so."""
-    nonzero = np.bincount(structures.system, (structures.forces != 0).any(axis=1), len(structures))
+    nonzero = np.concatenate(
+        [np.bincount(block.system, (block.forces != 0).any(axis=1), len(block)) for block in structures.blocks()]
+    )
     suspects = np.flatnonzero(structures.labelled("forces") & (nonzero == 0) & ~isolated(structures))
     wrong = [index for index in suspects.tolist() if _asymmetric(structures, index)]
     if not wrong:
@@ -298,20 +312,23 @@ def _duplicates(structures: Structures) -> list[Finding]:
 
 
 def _fingerprints(structures: Structures) -> list[bytes]:
-    """Geometry of each structure rounded to 1e-4 Å, the first atom at the origin."""
+    """Hash of the geometry of each structure rounded to 1e-4 Å, the first atom at the origin."""
+    return [key for block in structures.blocks() for key in _hashes(block)]
+
+
+def _hashes(structures: Structures) -> Iterator[bytes]:
     first = np.repeat(structures.positions[structures.offsets[:-1]], structures.sizes, axis=0)
     positions = np.round((structures.positions - first) * 1e4).astype(np.int64)
     cells = np.round(structures.cell * 1e4).astype(np.int64)
-    return [
-        positions[start:stop].tobytes() + structures.species[start:stop].tobytes() + cell.tobytes() + pbc.tobytes()
-        for start, stop, cell, pbc in zip(
-            structures.offsets[:-1], structures.offsets[1:], cells, structures.pbc, strict=True
-        )
-    ]
+    for start, stop, cell, pbc in zip(
+        structures.offsets[:-1], structures.offsets[1:], cells, structures.pbc, strict=True
+    ):
+        parts = (positions[start:stop], structures.species[start:stop], cell, pbc)
+        yield hashlib.blake2b(b"".join(part.tobytes() for part in parts), digest_size=16).digest()
 
 
 def _thin(structures: Structures, cutoff: float) -> list[Finding]:
-    height = _geometry.heights(structures).min(axis=1)
+    height = np.concatenate([_geometry.heights(block).min(axis=1) for block in structures.blocks()])
     thin = height < 2 * cutoff
     if not thin.any():
         return []

@@ -21,7 +21,7 @@ class Loader:
     """Shuffled batches of a store, addressed by step, so that training can resume anywhere.
 
     Every epoch visits every structure once. All processes draw the same global batch and take their share of it,
-    about as many edges as the others; it may be empty.
+    about as many edges (of lists that are not held: atoms) as the others; it may be empty.
 
     Args:
         store: the structures.
@@ -47,8 +47,10 @@ class Loader:
         self.steps_per_epoch = self._plan.steps
         self.dtype = dtype
         self._seed, self._rank, self._world_size = seed, rank, world_size
-        # what a step costs follows the edges; where their lists are not held, counting them would cost an epoch
-        self._costs = store.edge_counts if world_size > 1 and store.held else store.structures.sizes
+        # lists that are not held are not all built only to share batches out: atoms tell the cost nearly as well
+        counted = store.held or (isinstance(batch_size, Budget) and batch_size.edges is not None)
+        sizes = store.edge_counts if counted else store.structures.sizes
+        self._costs = sizes if world_size > 1 else np.empty(0, np.int64)
         self._epoch = -1
         self._order: Order
         self._last: int | None = None
