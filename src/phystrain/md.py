@@ -108,7 +108,7 @@ def _limit(ensemble: Ensemble, given: str) -> float:
         limit = float(given)
     except ValueError:
         limit = float("nan")
-    if not limit > 0:
+    if not 0 < limit < float("inf"):
         raise UserError(f"--spread should be auto or a positive number of eV/Å, got {given!r}")
     return limit
 

@@ -52,7 +52,8 @@ def test_a_run_with_snapshots_tells_its_spread(run, call, data, tmp_path):
 
 def test_mistakes_are_mended_in_a_line(run, call, refuse, data, model):
     md = ["md", run, data, "--temperature", "10"]
-    refuse(*md, "--spread", "some", words="auto or a positive number")
+    for given in ("some", "0", "inf", "nan"):
+        refuse(*md, "--spread", given, words="auto or a positive number")
     refuse("md", model, data, "--temperature", "10", "--spread", "auto", words="set snapshots: 8 or members: 4")
     refuse("evaluate", model, data, "--spread", words="has no ensemble")
     refuse("rank", run, data, "--count", "0", words="count should be 1 or more")

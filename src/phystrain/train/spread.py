@@ -54,6 +54,8 @@ def write_ensemble(
             f"{calibration.structures} held-out structures; rank correlation with the error "
             f"{calibration.quality['rank correlation']:.2f} of {calibration.quality['attainable']:.2f}"
         )
+        if calibration.remark:
+            say(calibration.remark)
 
 
 def snapshots_of(checkpoints: Path, stage: str) -> list[dict[str, Tensor]]:
