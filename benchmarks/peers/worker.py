@@ -1,11 +1,11 @@
 """Makes steps of one network when it is told to. Run by the interpreter of an environment that has its package.
 
-Usage: ``python worker.py NETWORK STRUCTURES.xyz WORK``. It prints ``ready``, the number of parameters and a check, then
+Usage: ``python worker.py NETWORK STRUCTURES.xyz WORK``. It prints ``ready``, the number of parameters, then
 for each line on standard input makes one step and prints its processor and wall time in ms.
 
-The work is ``train``: energy, forces, squared errors of both, backward, Adam; or ``forces``: energy and forces. Neighbour
-lists are made before. All networks: 128 channels, 3 layers (NequIP: its preset S), 20 radial functions, 5 Å, float32.
-Memory is kept by the allocator for all alike (see speed in the README).
+The work is ``train``: energy, forces, squared errors of both, backward, Adam; or ``forces``: energy and forces.
+Neighbour lists are made before. All networks: 128 channels, 3 layers, 20 radial functions, 5 Å, float32.
+Memory is kept by the allocator for all alike.
 """
 
 import ctypes

@@ -86,8 +86,9 @@ def _experiment_lines(experiment: Experiment, results: Path, folder: Path) -> li
     lines = [f"## {experiment.title}", "", *header(experiment), ""]
     if outdated:
         lines += [f"{outdated} results were made with other settings and are left out.", ""]
-    figures = _borrowed(experiment, results, folder)
-    figures |= {variant: [_figures(result) for result in items] for variant, items in usable.items()}
+    own = {variant: [_figures(result) for result in items] for variant, items in usable.items()}
+    bases = [variant.equal_time for variant in experiment.variants.values() if variant.equal_time]
+    figures = {base: own[base] for base in bases[:1]} | _borrowed(experiment, results, folder) | own
     for section in dict.fromkeys(column[0] for column in COLUMNS):
         lines += _section(section, experiment, figures)
     picture = draw(experiment, usable, results)

@@ -176,6 +176,26 @@ def test_torchrun_on_two_nodes(run_file, settings, tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["nodes"] == 2
 
 
+def test_ctrl_c_under_torchrun_leaves_a_checkpoint(endless, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "phystrain.cli", "train", "run.yaml", "--output", "out"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    job = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(tmp_path / "out" / "checkpoints" / "last.safetensors", job)
+    os.killpg(job.pid, signal.SIGINT)  # all of them, and torchrun passes it on
+    _, out, err = finish(job)
+    assert "2 processes on 1 node, started by torchrun" in out
+    assert err.count("stopping after this step") == err.count("stopped. Go on with") == 1
+
+
 def as_slurm(rank, port):
     """What srun --nodes 2 --ntasks-per-node 1 leaves for a task."""
     return {

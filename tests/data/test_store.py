@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -265,6 +266,20 @@ def test_two_processes_read_the_same_pages(silica):
     expected = read(datasets.path("silica")).structures.select([5, 1]).digest()
     for job in jobs:
         assert job.communicate(timeout=120)[0].split() == [expected, "False"]
+
+
+def test_a_store_goes_to_another_process_by_its_name(silica, tmp_path):
+    structures = read(silica).structures
+    for chosen in (structures, structures.part(np.arange(5, 9))):
+        content = pickle.dumps(chosen)
+        assert len(content) < 2000 + 32 * len(chosen)
+        same(pickle.loads(content), chosen)  # noqa: S301 - made here
+    convert([datasets.path("aspirin")], silica, say=silent)
+    with pytest.raises(UserError, match="not the same for all processes"):
+        pickle.loads(content)  # noqa: S301 - made here
+    silica.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="not seen by all processes"):
+        pickle.loads(content)  # noqa: S301 - made here
 
 
 def test_nothing_is_written_into_a_store(silica):

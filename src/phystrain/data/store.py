@@ -97,7 +97,22 @@ def open_store(path: Path | str, *, keys: LabelKeys | None = None, info: Sequenc
     structures = Structures(**arrays, info=groups)
     # read-only maps cannot change: what the header knows of them stays true
     object.__setattr__(structures, "_known", {"digest": header["digest"], "elements": header["elements"]})
+    again = (_structures_of, (str(path.resolve()), tuple(groups), header["digest"]))
+    object.__setattr__(structures, "_mapped_again", again)
     return Opened(structures, header["found"], path, tuple(header["warnings"]))
+
+
+def _structures_of(path: str, info: tuple[str, ...], digest: str) -> Structures:
+    """What another process has opened.
+
+    Raises:
+        UserError: this one does not see it, or sees another.
+    """
+    if not is_store(path):
+        raise UserError(f"{path} is not seen by all processes: put it on a file system that all machines share")
+    if open_store(path).structures.digest() != digest:
+        raise UserError(f"{path} is not the same for all processes: it was changed, or machines hold different copies")
+    return open_store(path, info=info).structures
 
 
 def write_store(

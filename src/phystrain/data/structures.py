@@ -69,6 +69,10 @@ class Structures:
             object.__setattr__(self, name, values)
             return values
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A set that is mapped from a file goes to another process by the file's name."""
+        return self.__dict__.get("_mapped_again") or super().__reduce_ex__(protocol)
+
     @property
     def sizes(self) -> Ints:
         """(systems,) number of atoms of each structure."""

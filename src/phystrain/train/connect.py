@@ -74,7 +74,7 @@ def require_enough(config: RunConfig, processes: int) -> None:
         UserError: names the stage and the mend.
     """
     for stage in config.stages:
-        if stage.fit is None and stage.batch_size < processes:
+        if stage.fit is None and stage.budget is None and stage.batch_size < processes:
             raise UserError(
                 f"stage {stage.name}: its batch_size {stage.batch_size} cannot feed {processes} processes: "
                 f"use fewer, or raise it and learning_rate with it"

@@ -42,6 +42,9 @@ POOR = 0.6
 _APART = 1_000_003
 """Between the seeds of the members of a stage: far more than seeds of runs or streams of numbers are apart."""
 
+_SAME = 1.0
+"""Seconds in which two signals are one: torchrun passes a Ctrl-C on that the processes had from the terminal too."""
+
 Gatekeeper = Callable[[nn.Module, Gate, Labelled, RunConfig], Mapping[str, float]]
 """Tests weights with the tests of a gate, on the data and at the temperatures of a run."""
 
@@ -197,7 +200,7 @@ class Run:
                     f"these moved by {moved:.4g} eV to meet the labels"
                 )
         checkpoints = self.folder / "checkpoints"
-        stopped: list[int] = []
+        stopped: list[float] = []
         training = Training(
             potential,
             stage,
@@ -304,7 +307,7 @@ class Run:
 
 
 @contextmanager
-def _noting_signals(asked: list[int]) -> Iterator[None]:
+def _noting_signals(asked: list[float]) -> Iterator[None]:
     """Only note the first Ctrl-C or termination, for the loop to see after its step; the second one acts at once.
 
     An exception in the middle of an optimiser step would leave weights that belong to no step.
@@ -314,9 +317,11 @@ def _noting_signals(asked: list[int]) -> Iterator[None]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        if number in asked:  # a launcher passes Ctrl-C on as a termination, which is not asking twice
-            raise KeyboardInterrupt
-        asked.append(number)
+        if asked:
+            if time.monotonic() - asked[0] > _SAME:
+                raise KeyboardInterrupt
+            return
+        asked.append(time.monotonic())
         if launch.is_first():
             print("\nstopping after this step; once more stops at once, without a checkpoint", file=sys.stderr)
 
