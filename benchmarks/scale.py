@@ -43,8 +43,9 @@ PARTS = ("convert", "open", "statistics", "epoch")
 SIZES = (1_000, 10_000, 100_000)
 ATOMS, CUTOFF, BATCH_ATOMS = 30, 5.0, 960
 SPREAD = 0.03
+"""Å, of the perturbation."""
 PIECE = 1_000
-"""Å, of the perturbation; and structures that are made at a time."""
+"""Structures that are made at a time."""
 
 
 def main() -> None:
@@ -176,7 +177,7 @@ def part_epoch(folder: Path) -> dict[str, float]:
 
 
 def compare_lists(count: int) -> None:
-    """Lists built, in one thread and in several, beside lists read from mapped files."""
+    """Lists built, in one thread, beside lists held in memory and read from mapped files."""
     structures = Structures.concatenate(list(perturbed(count)))
     numbers = np.random.default_rng(0).permutation(count).reshape(-1, 40)
     built, held = GraphStore(structures, CUTOFF, lists="built"), GraphStore(structures, CUTOFF, lists="held")
@@ -248,7 +249,8 @@ def print_table() -> None:
     lines = [
         f"Structures of {ATOMS} atoms, lists to {CUTOFF:g} Å, batches of at most {BATCH_ATOMS} atoms; made by",
         "`benchmarks/scale.py table` from `results/scale/`. Microseconds of processor time a structure (all threads),",
-        "and the peak of memory that is not files, above that of the imports.",
+        "and the peak of memory that is not files, above that of the imports. Blocks fill up to 10,000 structures; what",
+        "grows beyond is bookkeeping: numbers of the parts of the set, flags, energies, the order of an epoch.",
         "",
         "| structures | text, store | conversion | opening | a frame | split and statistics | an epoch's batches |",
         "| --- | --- | --- | --- | --- | --- | --- |",

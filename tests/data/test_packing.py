@@ -88,10 +88,11 @@ def test_loader_fills_batches(budget):
     assert loader.structures_per_step == pytest.approx(50 / loader.steps_per_epoch)
 
 
-def test_what_exceeds_the_budget_is_said(caplog):
+def test_what_exceeds_the_budget_is_said():
     loader = Loader(GraphStore(chains(12), 1.5), Budget(atoms=4), 0)
-    assert "4 structures exceed the budget" in caplog.text
-    assert "largest has 6 atoms" in caplog.text
+    assert "4 structures exceed the budget" in loader.remark
+    assert "largest has 6 atoms" in loader.remark
+    assert not Loader(loader.store, Budget(atoms=6), 0).remark
     assert loader.steps_per_epoch >= 4 + (2 * (1 + 2 + 3 + 4)) / 4
 
 

@@ -24,14 +24,14 @@ def settings():
 def trained(settings, folder):
     said: list[str] = []
     run = Run(config.check(settings), folder, say=said.append)
-    return read_state(run.train())[0], run.labelled
+    return read_state(run.train())[0], run.labelled, said
 
 
 def test_a_store_trains_like_its_file(settings, tmp_path):
     convert([datasets.path("silica")], tmp_path / "silica.store", say=lambda _: None)
-    expected, labelled = trained(settings, tmp_path / "xyz")
+    expected, labelled, _ = trained(settings, tmp_path / "xyz")
     settings["data"] |= {"train": str(tmp_path / "silica.store"), "neighbour_lists": "built"}
-    found, same = trained(settings, tmp_path / "store")
+    found, same, _ = trained(settings, tmp_path / "store")
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert same.statistics == labelled.statistics
@@ -40,12 +40,15 @@ def test_a_store_trains_like_its_file(settings, tmp_path):
 
 
 def test_a_stage_fills_batches(settings, tmp_path):
-    settings["stages"][0] |= {"batch_atoms": 160, "epochs": 2, "steps": None}
-    _, labelled = trained(settings, tmp_path / "run")
+    settings["stages"][0] |= {"batch_atoms": 90, "epochs": 2, "steps": None}
+    _, labelled, said = trained(settings, tmp_path / "run")
+    large = int((labelled.train.sizes > 90).sum())
+    assert large
+    assert any(f"{large} structures exceed the budget" in line for line in said)
     atoms = int(labelled.train.sizes.sum())
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     steps = int(dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))["step"])
-    assert 2 * atoms / 160 <= steps <= 2 * len(labelled.train)
+    assert 2 * atoms / 90 - 2 * large <= steps <= 2 * len(labelled.train)
     settings["stages"][0]["batch_size"] = 8
     with pytest.raises(UserError, match="leave batch_size out"):
         config.check(settings)

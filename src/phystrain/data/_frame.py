@@ -92,8 +92,10 @@ def read_database(path: Path) -> Iterator[Frame]:
     """
     import ase.db
 
+    # LMDB would lock a file that is opened for writing, which nobody may be allowed to
+    options = {"readonly": True} if path.suffix.lower() == ".aselmdb" else {}
     try:
-        with ase.db.connect(str(path), use_lock_file=False) as database:
+        with ase.db.connect(str(path), use_lock_file=False, **options) as database:
             for number, row in enumerate(_rows(database)):
                 yield from_ase(row.toatoms(add_additional_information=True), place(path, number))
     except ImportError as error:

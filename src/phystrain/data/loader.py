@@ -1,6 +1,5 @@
 """Which structures make up which step: a pure function of seed, step and number of processes."""
 
-import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -13,7 +12,7 @@ from phystrain.data.graphs import WORKERS, GraphStore
 from phystrain.data.packing import Budget, Equal, Order, Packed
 from phystrain.labels import Batch
 
-AHEAD = 2 * WORKERS
+AHEAD = WORKERS + 1
 """Batches that are prepared before they are asked for, where neighbour lists are built for each."""
 
 
@@ -56,6 +55,17 @@ class Loader:
         self._last: int | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[int, Future[Batch]] = {}
+
+    @property
+    def remark(self) -> str:
+        """What to tell a person about the batches; empty if there is nothing."""
+        if isinstance(self._plan, Equal) or not len(self._plan.oversized):
+            return ""
+        sizes = self.store.structures.sizes[self._plan.oversized]
+        return (
+            f"{len(sizes)} structures exceed the budget of a batch and are alone in theirs; the largest has "
+            f"{sizes.max()} atoms"
+        )
 
     @property
     def structures_per_step(self) -> float:
@@ -101,15 +111,7 @@ def _plan(store: GraphStore, batch_size: int | Budget) -> Equal | Packed:
     if not isinstance(batch_size, Budget):
         return Equal(len(store), batch_size)
     edges = None if batch_size.edges is None else store.edge_counts
-    plan = Packed(batch_size.costs(store.structures.sizes, edges))
-    if len(plan.oversized):
-        sizes = store.structures.sizes[plan.oversized]
-        logging.getLogger(__name__).warning(
-            "%d structures exceed the budget of a batch and are alone in theirs; the largest has %d atoms",
-            len(plan.oversized),
-            sizes.max(),
-        )
-    return plan
+    return Packed(batch_size.costs(store.structures.sizes, edges))
 
 
 def in_order(store: GraphStore, batch_size: int, rank: int = 0, world_size: int = 1) -> list[npt.NDArray[np.int64]]:

@@ -136,7 +136,10 @@ class Sources:
                 + (f"; they differ by {100 * error:.0f} % from the reference forces" if error is not None else "")
             )
         store = self._store(structures, cutoff, objectives.values(), guide)
-        return Loader(store, size, self._seed + stream, **self._share)
+        loader = Loader(store, size, self._seed + stream, **self._share)
+        if loader.remark:
+            self._say(f"stage {stage.name}: {loader.remark}")
+        return loader
 
     def _store(
         self, structures: Structures, cutoff: float, terms: Iterable[Objective], guide: Floats | None = None
