@@ -249,8 +249,8 @@ def print_table() -> None:
     lines = [
         f"Structures of {ATOMS} atoms, lists to {CUTOFF:g} Å, batches of at most {BATCH_ATOMS} atoms; made by",
         "`benchmarks/scale.py table` from `results/scale/`. Microseconds of processor time a structure (all threads),",
-        "and the peak of memory that is not files, above that of the imports. Blocks fill up to 10,000 structures; what",
-        "grows beyond is bookkeeping: numbers of the parts of the set, flags, energies, the order of an epoch.",
+        "and the peak of memory that is not files, above that of the imports. Blocks fill up to 10,000 structures;",
+        "what grows beyond is bookkeeping: numbers of the parts of the set, flags, energies, the order of an epoch.",
         "",
         "| structures | text, store | conversion | opening | a frame | split and statistics | an epoch's batches |",
         "| --- | --- | --- | --- | --- | --- | --- |",
