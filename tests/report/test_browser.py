@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from phystrain.reliability import Curve, Result
 from phystrain.report.comparison import Comparison, Variant
 from phystrain.report.covered import Covered
 from phystrain.report.page import write_report
+from phystrain.verdict.grade import Verdict
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -47,13 +47,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sentence=f"Faulty: {LONG}",
         curves={"O-Si": curve}, grade="limited", conditions=["O-Si below 1.10 Å is unsupported"],
     )  # fmt: skip
+    verdict = Verdict(
+        grade="limited", kelvin=900.0, sentence="Holes.", conditions=["O-Si below 1.10 Å"], reasons=[LONG],
+        untested=[LONG],
+    )  # fmt: skip
+    covered = Covered(shortest={"O-Si": 1.5})
     variants = [
-        Variant(name, results=[result], failing=folder / "failed.xyz", covered=Covered(shortest={"O-Si": 1.5}))
+        Variant(name, results=[result], failing=folder / "failed.xyz", covered=covered, verdict=verdict)
         for name in ("labels only", LONG)
     ]
-    verdict = SimpleNamespace(grade="limited", kelvin=900.0, sentence="Holes.", conditions=["O-Si below 1.10 Å"])
-    for variant in variants:
-        object.__setattr__(variant, "verdict", verdict)
     run_file = f"# {LONG}{LONG}\npotential: {{kind: painn}}\n"
     return write_report(Comparison("A page", variants, f"Before {LONG}", run_file, "abc" * 30), folder)
 
