@@ -160,12 +160,12 @@ def test_preset_gives_way_to_what_is_written():
 ENERGIES = {"H": -13.587222780835477, 6: -1029.4130611112233, "8": -2041.8396277138045}
 
 
-NETWORKS = [
+KINDS = [
     kind for kind in registry.kinds("potentials") if issubclass(registry.find("potentials", kind).Config, NetworkConfig)
 ]
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_a_very_long_cutoff_is_warned_of_and_once(kind, caplog):
     config = registry.find("potentials", kind).Config
     warn_of_reach.cache_clear()
