@@ -63,7 +63,18 @@ def test_energies_are_differentiated_in_one_file():
 
 
 ORDER = (
-    {"__init__", "allocator", "errors", "neighbours", "noise", "progress", "recipes", "statistics", "units"},
+    {
+        "__init__",
+        "allocator",
+        "errors",
+        "neighbours",
+        "noise",
+        "parallel",
+        "progress",
+        "recipes",
+        "statistics",
+        "units",
+    },
     {"files", "graph", "registry"},
     {"datasets", "derive", "explain", "labels", "layers", "saving"},
     {"compiled", "data", "objectives", "potentials"},

@@ -22,6 +22,7 @@ from phystrain import config, datasets, recipes
 from phystrain.data.read import read
 from phystrain.errors import UserError
 from phystrain.files import write_text
+from phystrain.parallel import cores
 from phystrain.progress import bar
 from phystrain.report.comparison import Comparison, Variant, comparison_table, summary, with_material
 from phystrain.report.page import write_report
@@ -116,7 +117,6 @@ def run_demo(folder: Path, *, seed: int = 0, say: Callable[[str], None] = print)
 
 def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
     """Run ``phystrain train`` on each file, as many at a time as there are cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     # The longest first, so that it does not run alone at the end.
     unfinished = [variant for variant, file in files.items() if not (file.with_suffix("") / "results.json").is_file()]
@@ -126,7 +126,7 @@ def _train(files: dict[str, Path], say: Callable[[str], None]) -> None:
         with bar() as display:
             tasks = {name: display.add_task(name, total=_steps(files[name]), note="") for name in unfinished}
             while waiting or going:
-                while waiting and len(going) < max(1, cores):
+                while waiting and len(going) < cores():
                     variant = waiting.pop(0)
                     going[variant] = _start(files[variant], environment)
                 time.sleep(0.5)

@@ -52,22 +52,18 @@ def write_with(path: Path | str, write: Callable[[Path], object]) -> None:
     """
     path = Path(path)
     temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        previous = " The previous file is untouched." if path.is_file() else ""
-        raise UserError(f"cannot write {path}: {error.strerror or error}.{previous} {mend(error)}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+            os.close(descriptor)
+            temporary = Path(name)
+            write(temporary)
+            _force_to_disk(temporary)
+            temporary.replace(path)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
 def write_folder_with(path: Path | str, write: Callable[[Path], object]) -> None:
@@ -84,26 +80,40 @@ def write_folder_with(path: Path | str, write: Callable[[Path], object]) -> None
     """
     path = Path(path)
     temporary = previous = None
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            write(temporary)
+            for file in temporary.iterdir():
+                _force_to_disk(file)
+            temporary.chmod(0o755)
+            if path.exists():  # a folder that is not empty cannot be replaced in one move
+                previous = temporary.with_name(f"{temporary.name}.old")
+                path.replace(previous)
+            temporary.replace(path)
+        finally:
+            if previous is not None and path.exists():
+                shutil.rmtree(previous, ignore_errors=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Within, what the system says of a place that cannot be written to becomes a line that names the mend."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        write(temporary)
-        for file in temporary.iterdir():
-            file.chmod(0o644)
-            with file.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.chmod(0o755)
-        if path.exists():  # a folder that is not empty cannot be replaced in one move
-            previous = temporary.with_name(f"{temporary.name}.old")
-            path.replace(previous)
-        temporary.replace(path)
+        yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}. {mend(error)}") from error
-    finally:
-        if previous is not None and path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        previous = " The previous file is untouched." if path.is_file() else ""
+        raise UserError(f"cannot write {path}: {error.strerror or error}.{previous} {mend(error)}") from error
+
+
+def _force_to_disk(file: Path) -> None:
+    """Have the content on the disk, readable by all."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+    file.chmod(0o644)
 
 
 def require_writable(path: Path | str) -> None:

@@ -13,17 +13,26 @@ from phystrain.saving import load_model, read_state
 from phystrain.train.loop import Training
 
 
-def test_an_output_below_a_file(refuse, run_file, model, data, tmp_path, files_below):
+@pytest.fixture
+def writing(run_file, model, data):
+    """Commands that write into a folder."""
+
+    def commands(place):
+        return [
+            ["init", data, "--output", place / "run.yaml"],
+            ["train", run_file, "--output", place / "run"],
+            ["evaluate", model, data, "--output", place / "page"],
+            ["audit", model, "--output", place / "page"],
+            ["md", model, data, "--temperature", "300", "--output", place / "frames.xyz"],
+            ["augment", data, "--teacher", model, "--output", place / "frames.xyz"],
+        ]
+
+    return commands
+
+
+def test_an_output_below_a_file(refuse, writing, data, tmp_path, files_below):
     before = files_below(tmp_path)
-    for command in (
-        ["init", data, "--output", data / "run.yaml"],
-        ["train", run_file, "--output", data / "run"],
-        ["fit", data, "--output", data / "run"],
-        ["evaluate", model, data, "--output", data / "page"],
-        ["audit", model, "--output", data / "page"],
-        ["md", model, data, "--temperature", "300", "--output", data / "frames.xyz"],
-        ["augment", data, "--teacher", model, "--output", data / "frames.xyz"],
-    ):
+    for command in (*writing(data), ["fit", data, "--output", data / "run"]):
         refuse(*command, words=("cannot write", "rite elsewhere"))
     assert files_below(tmp_path) == before
 
@@ -51,17 +60,9 @@ def disk(tmp_path):
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_read_only_disk(refuse, disk, run_file, model, data):
+def test_a_read_only_disk(refuse, disk, writing, model):
     place = disk("ro,size=100k")
-    for command in (
-        ["init", data, "--output", place / "run.yaml"],
-        ["train", run_file, "--output", place / "run"],
-        ["evaluate", model, data, "--output", place / "page"],
-        ["audit", model, "--output", place / "page"],
-        ["md", model, data, "--temperature", "300", "--output", place / "frames.xyz"],
-        ["augment", data, "--teacher", model, "--output", place / "frames.xyz"],
-        ["compare", model.parent, "--output", place / "page"],
-    ):
+    for command in (*writing(place), ["compare", model.parent, "--output", place / "page"]):
         refuse(*command, words=("ead-only", "rite elsewhere"))
     assert not list(place.iterdir())
 

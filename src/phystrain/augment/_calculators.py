@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from phystrain.augment._pool import Answer, Pool, cores, geometry
+from phystrain.augment._pool import Answer, Pool, geometry
 from phystrain.augment._protocol import Labelled
 from phystrain.augment._worker import calculate, find, make
 from phystrain.data._geometry import heights
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
+from phystrain.parallel import cores
 from phystrain.units import voigt_to_full
 
 log = logging.getLogger(__name__)

@@ -24,11 +24,6 @@ _SCRIPT = Path(__file__).with_name("_worker.py")
 Answer = tuple[tuple[float, Any, Any] | None, str]
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-
-
 def geometry(structures: Structures, index: int) -> dict[str, Any]:
     """Arguments of ``ase.Atoms`` for one structure, without labels and facts."""
     part = slice(structures.offsets[index], structures.offsets[index + 1])

@@ -1,9 +1,7 @@
 """Who labels structures: a potential, a saved model, or any calculator of ASE."""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +21,7 @@ from phystrain.data.structures import Floats, Ints, Structures
 from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
+from phystrain.parallel import in_threads
 from phystrain.registry import did_you_mean
 from phystrain.saving import load_model
 
@@ -80,7 +79,7 @@ class PotentialTeacher:
                 for numbers in parts:
                     yield from self._label_part(structures, numbers, want, batch_edges)
             else:
-                for found in _in_threads(task, parts, workers):
+                for found in in_threads(task, parts, workers):
                     yield from found
         finally:
             if workers > 1:
@@ -101,22 +100,6 @@ class PotentialTeacher:
                 _to_numpy(found.forces, (graph.n_atoms, 3)),
                 _to_numpy(found.stress, (len(batch), 3, 3)),
             )
-
-
-def _in_threads(task: Callable[[Ints], list[Labelled]], parts: list[Ints], workers: int) -> Iterator[list[Labelled]]:
-    """Results of ``task`` in order; few parts are ahead of the one that is taken, so that memory stays bounded."""
-    with ThreadPoolExecutor(workers) as threads:
-        waiting: deque[Future[list[Labelled]]] = deque()
-        try:
-            for part in parts:
-                waiting.append(threads.submit(task, part))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 class Mean(nn.Module):

@@ -1,9 +1,6 @@
 """Structures with their neighbour lists, ready to be batched. Lists are made by vesin, once or when they are needed."""
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Literal, NamedTuple, TypeVar
 
@@ -15,6 +12,7 @@ from phystrain.data.structures import Floats, Ints, Structures, ragged, spans
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, Labels
 from phystrain.neighbours import neighbour_list
+from phystrain.parallel import cores, in_threads
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[int]], Iterable[int]]
@@ -32,7 +30,7 @@ _PIECE = 5_000
 _EDGE = 2 * 4 + 3 * 2
 """Bytes of an edge: two atoms, and whole cells along three directions."""
 
-WORKERS = max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+WORKERS = min(8, cores())
 """Threads that build lists ahead: vesin lets go of Python's lock while it searches."""
 
 
@@ -199,7 +197,7 @@ class GraphStore:
     def _pieces(self, work: Callable[[int, int], T]) -> Iterator[T]:
         """What is found for consecutive structures, first and the one after the last, by threads, in order."""
         pieces = list(spans(self.structures.offsets, _PIECE))
-        return ahead(lambda number: work(*pieces[number]), self._progress(range(len(pieces))))
+        return in_threads(lambda number: work(*pieces[number]), self._progress(range(len(pieces))), WORKERS)
 
     def _blocks(self, block: int) -> Iterator[tuple[int, Lists]]:
         """Lists of consecutive structures with at most ``block`` edges, each with the number of the first."""
@@ -236,22 +234,6 @@ class GraphStore:
         some = np.unique(np.linspace(0, len(self) - 1, 100).astype(np.int64))
         sizes = self.structures.offsets[some + 1] - self.structures.offsets[some]
         return _EDGE * atoms * float(self._built(some.tolist()).counts.sum() / sizes.sum())
-
-
-def ahead(work: Callable[[int], T], numbers: Iterable[int], depth: int = 2 * WORKERS) -> Iterator[T]:
-    """Results of ``work``, in order, while threads are at most ``depth`` numbers ahead."""
-    pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            for number in numbers:
-                pending.append(pool.submit(work, number))
-                if len(pending) >= depth:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _joined(lists: list[Lists]) -> Lists:

@@ -142,7 +142,8 @@ class Training:
                 began = time.monotonic()
                 self._means |= self._one_step()
                 self.step += 1
-                self._times.append(time.monotonic() - began)
+                if self._compiled is None:
+                    self._times.append(time.monotonic() - began)
                 if self.step in self._snapshot_at:
                     self.snapshots.append({k: v.detach().clone() for k, v in self._potential.state_dict().items()})
                 display.advance(task)

@@ -14,7 +14,7 @@ import torch.distributed
 from torch import Tensor
 
 from phystrain.errors import Echo, LoneError, UserError, lacks_memory
-from phystrain.train.launch import AGAIN, Others
+from phystrain.train.others import AGAIN, Others
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ def _broadcast(content: bytes, size: int) -> bytes:
     return whole.numpy().tobytes()
 
 
-def watch(others: Others) -> None:
+def answer_for(others: Others) -> None:
     """Let :func:`together` know of processes that this one started."""
     _others.append(others)
 

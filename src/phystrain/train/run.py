@@ -17,21 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from phystrain.allocator import keep_memory
-from phystrain.augment._pool import cores
 from phystrain.config import Gate, RunConfig, Stage
 from phystrain.errors import UserError
 from phystrain.files import write_with
 from phystrain.fitting import FitSettings, fit
+from phystrain.parallel import cores
 from phystrain.saving import load_model, save_model
 from phystrain.train import launch
-from phystrain.train import processes as peers
 from phystrain.train.connect import connected, require_enough, require_seen
 from phystrain.train.folder import prepare
 from phystrain.train.log import Log, Metrics, Rows
 from phystrain.train.loop import Training
 from phystrain.train.made import Made
 from phystrain.train.material import Labelled, counts, load_labelled, need_labels, require_labels
-from phystrain.train.processes import alone, rank, world_size
+from phystrain.train.others import require_startable, start_others
+from phystrain.train.processes import alone, answer_for, rank, somebody_spoke, world_size
 from phystrain.train.sources import Sources
 from phystrain.train.spread import keep_snapshots, write_ensemble
 from phystrain.train.start import align_reference, start
@@ -110,10 +110,10 @@ class Run:
         known: Labelled | None = None
         if processes.by == "phystrain" and not launch.is_child() and world_size() == 1:
             if processes.total > 1:
-                launch.require_startable()
+                require_startable()
             known = read()  # before there are others, whom a mistake would cost time
             if processes.total > 1:
-                peers.watch(launch.start_others(processes.total, peers.somebody_spoke))
+                answer_for(start_others(processes.total, somebody_spoke))
         self._fabric = connected(config, processes)
         self.labelled = alone(lambda: known or read())
         require_seen(self.folder / "config.yaml")
