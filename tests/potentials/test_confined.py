@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from phystrain.derive import evaluate
 from phystrain.errors import UserError
@@ -88,6 +88,41 @@ def test_the_slow_density_tells_a_close_pair_from_an_open_crystal():
     assert torch.allclose(both.share(crystal), torch.ones(8, dtype=torch.float64))
     assert pairs(fast).max() > 0.5
     assert not pairs(both).any()
+
+
+def test_a_counted_neighbour_counts_once_however_close():
+    density = made(counted=2.0).density
+    for distance in (0.3, 1.0, NEAREST):
+        counted = density(graph(dimer(distance)))[:, 1]
+        envelope = float(polynomial(torch.tensor([distance]), 5.0))
+        expected = envelope / (1 + np.exp(2 * (distance / NEAREST - 1)))
+        assert counted.tolist() == pytest.approx([expected] * 2, rel=1e-6)
+        assert counted.max() < 1
+
+
+def test_counting_tells_elements_that_are_never_bonded_from_a_molecule():
+    """Two nitrogen atoms of pyrimidine are second neighbours: close together they would be as dense as in it."""
+    ring = molecule("C6H6")
+    ring.numbers[[0, 2]] = 7
+    del ring[[6, 8]]
+    nearest = {"1-6": 1.09, "6-6": 1.4, "6-7": 1.4, "7-7": 2.42, "1-7": 2.15, "1-1": 2.48}
+
+    def potential(**settings):
+        settings |= {"kind": "confined", "potential": PAINN, "highest": None}
+        return build(settings, Statistics(species=(1, 6, 7), nearest=nearest)).double()
+
+    def of_the_ring(**settings):
+        density = potential(**settings).density(graph(ring))
+        lowest = {number: density[ring.numbers == number].amin(dim=0).tolist() for number in (1, 6, 7)}
+        return potential(
+            **settings, densities={number: [(low, low) for low in lows] for number, lows in lowest.items()}
+        )
+
+    counted, plain = of_the_ring(counted=2.0), of_the_ring()
+    pairs = [graph(Atoms("N2", [[0, 0, 0], [r, 0, 0]])) for r in np.arange(0.8, 3.5, 0.1)]
+    assert max(float(plain.share(pair).max()) for pair in pairs) > 0.1
+    assert not any(counted.share(pair).any() for pair in pairs)
+    assert torch.allclose(counted.share(graph(ring)), torch.ones(10, dtype=torch.float64))
 
 
 def test_each_density_has_its_range():

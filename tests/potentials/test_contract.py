@@ -49,10 +49,11 @@ SETTINGS = {
     "sum": {"terms": {"one": {"kind": "morse", "cutoff": 4.0}, "other": {"kind": "reference_energy"}}},
     "confined": {
         "potential": {"kind": "painn", **SMALL},
-        "densities": {8: [(1.0, 2.0)], 14: [(0.2, 0.5)]},
+        "densities": {8: [(1.0, 2.0), (0.5, 1.0)], 14: [(0.2, 0.5), (0.1, 0.3)]},
         "lowest": 0.0,  # wide margins: a steep fade would look like a jump to the check of smoothness
         "highest": 5.0,
         "decays": (3.0,),
+        "counted": 2.0,
     },
     "frozen": {"potential": {"kind": "morse", "cutoff": 4.0}},
     "escn": {"hidden": 8, "edge_channels": 8, "layers": 3, "mmax": 1},

@@ -7,8 +7,11 @@ and falls to zero not far outside; there the prior stands alone. A density is a 
 ``exp(-decay (r / r0 - 1))`` times the envelope, with ``r0`` the usual distance of nearest neighbours of the two
 elements. The one that decays fast notices a single short contact as much as a general compression; the one that
 decays slowly counts neighbours, and so tells two atoms alone from an atom of an open crystal, which can be equally
-dense by the first. The factor is a product of one for each density, is twice continuously differentiable, costs two
-exponentials for each edge, and changes nothing where labels are.
+dense by the first. Both grow without bound at short range, so two atoms of elements that labels never show bonded are
+as dense, close together, as an atom of a molecule; with ``counted`` there is a third density,
+``1 / (1 + exp(counted (r / r0 - 1)))``, in which a neighbour counts at most once, however close. The factor is a
+product of one for each density, is twice continuously differentiable, costs one exponential for each edge and density,
+and changes nothing where labels are.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -45,6 +48,17 @@ class Margins(BaseModel):
         min_length=1,
         description="of the densities with the distance, in units of the nearest one: fast for contacts, slow to count",
     )
+    counted: float | None = Field(
+        None,
+        gt=0,
+        description="decay of one more density, in which a neighbour counts at most once however close, so that two "
+        "atoms alone fade at every distance; for molecules",
+    )
+
+    @property
+    def count(self) -> int:
+        """Number of densities."""
+        return len(self.decays) + (self.counted is not None)
 
 
 class Config(Margins, PotentialConfig):
@@ -54,14 +68,14 @@ class Config(Margins, PotentialConfig):
     potential: InnerConfig = Field(description="what fades")
     densities: dict[int, list[tuple[float, float]]] = Field(
         {},
-        description="by atomic number the lowest and highest local density for each of decays; "
+        description="by atomic number the lowest and highest local density for each of decays, and for counted; "
         "an element that is not named never fades",
     )
 
     @model_validator(mode="after")
     def _one_range_for_each_decay(self) -> "Config":
-        if any(len(ranges) != len(self.decays) for ranges in self.densities.values()):
-            raise ValueError("densities needs one range for each of decays")
+        if any(len(ranges) != self.count for ranges in self.densities.values()):
+            raise ValueError("densities needs one range for each of decays, and one for counted if that is given")
         return self
 
     @property
@@ -78,14 +92,14 @@ class LocalDensity(nn.Module):
     Args:
         statistics: elements and their nearest distances; 1.1 times the sum of covalent radii where that is not known.
         cutoff: Å.
-        decays: of the densities with the distance.
+        margins: how densities are measured.
     """
 
     nearest: Tensor
 
-    def __init__(self, statistics: Statistics, cutoff: float, decays: tuple[float, ...]) -> None:
+    def __init__(self, statistics: Statistics, cutoff: float, margins: Margins) -> None:
         super().__init__()
-        self.cutoff, self.decays = cutoff, decays
+        self.cutoff, self.decays, self.counted = cutoff, margins.decays, margins.counted
         self.rows = SpeciesRows(statistics.species)
         usual = [
             [
@@ -96,14 +110,17 @@ class LocalDensity(nn.Module):
         ]
         self.register_buffer("nearest", torch.tensor(usual, dtype=torch.get_default_dtype()), persistent=False)
 
-    def forward(self, graph: AtomGraph) -> Float[Tensor, "atoms decays"]:
-        """(atoms, decays) without unit; near 1 for an atom with one neighbour at the usual distance."""
+    def forward(self, graph: AtomGraph) -> Float[Tensor, "atoms densities"]:
+        """(atoms, densities) without unit; each is near 1, the counted one near 1/2, for a neighbour at its usual
+        distance."""
         rows = self.rows(graph.species)
         centre, neighbour = graph.edges
         reduced = graph.distances / self.nearest[rows[centre], rows[neighbour]].to(graph.distances)
         decays = torch.tensor(self.decays).to(reduced)
-        part = torch.exp(decays * (1 - reduced)[:, None]) * polynomial(graph.distances, self.cutoff)[:, None]
-        return sum_over_edges(part, centre, graph.n_atoms)
+        part = torch.exp(decays * (1 - reduced)[:, None])
+        if self.counted is not None:
+            part = torch.cat([part, torch.sigmoid(self.counted * (1 - reduced))[:, None]], dim=1)
+        return sum_over_edges(part * polynomial(graph.distances, self.cutoff)[:, None], centre, graph.n_atoms)
 
 
 class Confined(nn.Module):
@@ -130,8 +147,8 @@ class Confined(nn.Module):
         self.potential = potential
         self.cutoff = float(potential.cutoff)
         self.edgewise = bool(getattr(potential, "edgewise", False))
-        self.density = LocalDensity(statistics, self.cutoff, config.decays)
-        unbounded = [(0.0, torch.inf)] * len(config.decays)
+        self.density = LocalDensity(statistics, self.cutoff, config)
+        unbounded = [(0.0, torch.inf)] * config.count
         ranges = torch.tensor(
             [config.densities.get(number, unbounded) for number in statistics.species], dtype=torch.get_default_dtype()
         )

@@ -16,7 +16,7 @@ from phystrain.data.structures import Structures, ragged
 from phystrain.derive import evaluate, placement
 from phystrain.errors import UserError
 from phystrain.potentials import PotentialConfig, build
-from phystrain.potentials.confined import LocalDensity
+from phystrain.potentials.confined import LocalDensity, Margins
 from phystrain.potentials.reference_energy import ReferenceEnergy
 from phystrain.saving import SavedModel, load_model
 from phystrain.statistics import Statistics
@@ -135,7 +135,7 @@ def confined(
         labelled: whose atoms set the range; atoms alone in vacuum do not count.
     """
     cutoff = float(build(settings, statistics).cutoff)  # type: ignore[arg-type]
-    density = LocalDensity(statistics, cutoff, margins["decays"])
+    density = LocalDensity(statistics, cutoff, Margins(**margins))
     bodies = labelled.select(~isolated(labelled))
     store = GraphStore(bodies, cutoff)
     found = np.concatenate(
