@@ -45,7 +45,6 @@ class Margins(BaseModel):
     )
     decays: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (10.0, 2.0),
-        min_length=1,
         description="of the densities with the distance, in units of the nearest one: fast for contacts, slow to count",
     )
     counted: float | None = Field(
@@ -54,6 +53,12 @@ class Margins(BaseModel):
         description="decay of one more density, in which a neighbour counts at most once however close, so that two "
         "atoms alone fade at every distance; for molecules",
     )
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> "Margins":
+        if not self.count:
+            raise ValueError("give decays, or counted: nothing tells where the network fades")
+        return self
 
     @property
     def count(self) -> int:
