@@ -125,6 +125,17 @@ def test_counting_tells_elements_that_are_never_bonded_from_a_molecule():
     assert torch.allclose(counted.share(graph(ring)), torch.ones(10, dtype=torch.float64))
 
 
+def test_with_counting_a_stretched_bond_is_not_lonely():
+    """By the fast density 5 % further apart than in any label would be next to nothing."""
+    bounds = {counted: made(counted=counted).density(graph(dimer(NEAREST)))[0].tolist() for counted in (2.0, None)}
+    counted, plain = (made(counted=n, densities={42: [(b, b) for b in bounds[n]]}) for n in (2.0, None))
+    stretched, broken, close = (graph(dimer(factor * NEAREST)) for factor in (1.06, 1.5, 0.9))
+    assert not plain.share(stretched).any()
+    assert counted.share(stretched).min() > 0.7
+    assert not counted.share(broken).any()
+    assert not counted.share(close).any()  # crowded by the fast one
+
+
 def test_each_density_has_its_range():
     with pytest.raises(ValueError, match="one range for each"):
         made(densities={42: [(1.0, 2.0)] * 2})

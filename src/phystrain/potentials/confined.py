@@ -9,7 +9,8 @@ elements. The one that decays fast notices a single short contact as much as a g
 decays slowly counts neighbours, and so tells two atoms alone from an atom of an open crystal, which can be equally
 dense by the first. Both grow without bound at short range, so two atoms of elements that labels never show bonded are
 as dense, close together, as an atom of a molecule; with ``counted`` there is a third density,
-``1 / (1 + exp(counted (r / r0 - 1)))``, in which a neighbour counts at most once, however close. The factor is a
+``1 / (1 + exp(counted (r / r0 - 1)))``, in which a neighbour counts at most once, however close. It alone then tells
+which atoms are lonely, so that a bond may stretch beyond the labels, and the others which are crowded. The factor is a
 product of one for each density, is twice continuously differentiable, costs one exponential for each edge and density,
 and changes nothing where labels are.
 """
@@ -50,8 +51,8 @@ class Margins(BaseModel):
     counted: float | None = Field(
         None,
         gt=0,
-        description="decay of one more density, in which a neighbour counts at most once however close, so that two "
-        "atoms alone fade at every distance; for molecules",
+        description="decay of one more density, in which a neighbour counts at most once however close: it alone then "
+        "tells which atoms are lonely, and two atoms alone fade at every distance",
     )
 
     @model_validator(mode="after")
@@ -170,12 +171,23 @@ class Confined(nn.Module):
         density = self.density(graph)
         rows = self.density.rows(graph.species)
         low, high = self.lows[rows].to(density), self.highs[rows].to(density)
-        lowest, highest = self.config.lowest, self.config.highest
-        # where there is no bound the factor is one whatever the density; its quotient must still be a number
-        below = torch.where(low > 0, smoothstep((density / low.clamp(min=1e-12) - lowest) / (1 - lowest)), 1.0)
-        if highest is None:
-            return below.prod(dim=1)
-        above = torch.where(
-            torch.isfinite(high), smoothstep((highest - density / high.clamp(1e-12, 1e12)) / (highest - 1)), 1.0
-        )
-        return (below * above).prod(dim=1)
+        if self.config.counted is None:
+            near = many = slice(None)
+        else:  # how near a neighbour is says nothing of how many there are: loneliness is the business of one alone
+            near, many = slice(-1), slice(-1, None)
+        share = _above(density[:, many], low[:, many], self.config.lowest).prod(dim=1)
+        if self.config.highest is None:
+            return share
+        return share * _below(density[:, near], high[:, near], self.config.highest).prod(dim=1)
+
+
+def _above(density: Tensor, low: Tensor, lowest: float) -> Tensor:
+    """1 from the lowest density upwards, 0 below a part of it; 1 where there is no bound."""
+    # where there is no bound the factor is one whatever the density; its quotient must still be a number
+    return torch.where(low > 0, smoothstep((density / low.clamp(min=1e-12) - lowest) / (1 - lowest)), 1.0)
+
+
+def _below(density: Tensor, high: Tensor, highest: float) -> Tensor:
+    """1 up to the highest density, 0 above a multiple of it; 1 where there is no bound."""
+    share = smoothstep((highest - density / high.clamp(1e-12, 1e12)) / (highest - 1))
+    return torch.where(torch.isfinite(high), share, 1.0)
