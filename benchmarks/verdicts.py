@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
+from ase.data import atomic_numbers
 
 from benchmarks.reproduce import experiment as experiments
 from benchmarks.reproduce.experiment import Experiment, Starts
@@ -47,7 +48,7 @@ from phystrain.data.read import read
 from phystrain.data.structures import Structures
 from phystrain.data.write import write
 from phystrain.files import write_text
-from phystrain.reliability import Subject
+from phystrain.reliability import Result, Subject
 from phystrain.saving import load_model
 from phystrain.verdict.audited import audit_saved, load_results, smallest
 from phystrain.verdict.grade import grade_of, kelvin_of
@@ -60,7 +61,6 @@ TRUTH_SEED = 1000
 FIVE = ("Al", "Ca", "Mg", "O", "Si")
 """The five elements of most frames of ``mptrj-random-1k``, all of them together or some."""
 
-DEMO = ("labels", "pretrained", "prior")
 LEVEL_TIMES = {  # file, elements or size that are chosen, temperature in K, levels, what is asked for in s
     "five elements": ("mattersim_bench/mptrj-random-1k.xyz", 0, 300.0, (0,), 60),
     "molecule": ("3bpa/train_300K.xyz", 27, 300.0, (0, 1), 900),
@@ -288,7 +288,7 @@ def times(options: argparse.Namespace) -> None:
         if size:
             structures = structures.select(structures.sizes == size)
         else:
-            structures = of_known_elements(structures, _numbers(FIVE))
+            structures = of_known_elements(structures, tuple(atomic_numbers[symbol] for symbol in FIVE))
         folder = options.work / f"times-{name.replace(' ', '-')}-{options.steps}"
         folder.mkdir(parents=True, exist_ok=True)
         write(structures, folder / "data.xyz")
@@ -316,12 +316,6 @@ def times(options: argparse.Namespace) -> None:
         )
 
 
-def _numbers(symbols: Sequence[str]) -> list[int]:
-    from ase.data import atomic_numbers
-
-    return [atomic_numbers[symbol] for symbol in symbols]
-
-
 def _level_times(
     folder: Path, structures: Structures, kelvin: float, levels: Sequence[int], minutes: float
 ) -> dict[str, Any]:
@@ -334,6 +328,11 @@ def _level_times(
     settings = run_file.Reliability(**given | ({"minutes": minutes} if 1 in levels else {}))
     start = smallest(structures)
     marks: list[tuple[str, float]] = []
+
+    def mark(result: Result) -> Result:
+        marks.append((result.test, time.perf_counter()))
+        return result
+
     began = time.perf_counter()
     results, _ = audit_saved(
         model,
@@ -342,7 +341,7 @@ def _level_times(
         test=None,
         start=start,
         train=structures,
-        note=lambda result: (marks.append((result.test, time.perf_counter())), result)[1],
+        note=mark,
         say=print,
     )
     total = time.perf_counter() - began
@@ -411,7 +410,7 @@ def _case_lines(done: Sequence[dict[str, Any]]) -> list[str]:
         "temperature at which runs are safe, 0 if there is none; what counts is the whole verdict, and how many rungs "
         "of the ladder it is off.",
         "",
-        "| case | guess | verdict | its K | survival alone, K | truth, K | rungs off | survival off | verdict, s | truth, s |",
+        "| case | guess | verdict | its K | survival alone | true K | off | survival off | verdict, s | truth, s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     off: list[int] = []
@@ -454,7 +453,7 @@ def _time_lines(timed: Sequence[dict[str, Any]]) -> list[str]:
         "",
         "Wall time with the small preset of PaiNN beside a wall. Tests in dynamics share the minutes they are given.",
         "",
-        "| system | atoms of the starting structures | levels | threads | minutes given | seconds | asked for | slowest |",
+        "| system | atoms that move | levels | threads | minutes given | seconds | asked for | slowest |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for found in timed:
