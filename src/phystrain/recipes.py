@@ -9,7 +9,7 @@ VARIANTS = {
     "labels only": "the network and the labels, nothing else",
     "labels only, longer": "the same for as many steps as fit into the time that all physics takes",
     "weak losses": "with PITC and PISC beside the labels",
-    "pretrained": "pretrained on a classical teacher, fine-tuned with its labels replayed",
+    "pretrained": "pretrained on a teacher, fine-tuned with its labels replayed",
     "prior": "a fitted classical potential is added and held fixed; the network learns what it leaves, and only there",
     "committee-taught": "three networks beside a fitted prior teach a fourth, which then learns the labels",
     "all physics": "pretrained, fine-tuned with replay, PITC and PISC",
@@ -23,6 +23,8 @@ FEW = 100
 """Labelled structures up to which several trainings in place of one are worth their time."""
 TRUST = 0.6
 """Cross-validated error of a prior, of the size of the forces, beyond which it does harm: see docs/decisions.md."""
+COUNTED = 2.0
+"""Decay of the density by which atoms of a molecule are judged to be lonely: see docs/decisions.md."""
 MEMBERS = 3
 """Networks of a committee: four gained little more in docs/decisions.md."""
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
@@ -68,7 +70,7 @@ def teacher_stage() -> dict[str, Any]:
 def pretrain_stage(steps: int, batch_size: int, teacher: str = "teacher") -> dict[str, Any]:
     """The network on the teacher's labels of pulled and perturbed structures; a foreign one sees rattled ones, too."""
     pulled: dict[str, Any] = {"kind": "pull_perturb", "rounds": 5}
-    rattled = {"kind": "rattle", "amplitude": 0.1, "copies": 5}
+    rattled = {"kind": "rattle", "amplitude": 0.1, "copies": 10}
     return {
         "name": "pretrain",
         "data": {"augment": pulled if teacher == "teacher" else [pulled, rattled], "label_by": teacher},
@@ -136,5 +138,8 @@ def stages(
         return [fitted, beside] if variant == "prior" else [fitted, *committee_stages(beside)]
     finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}
     if teacher is not None:
-        return [pretrain_stage(pretrain_steps, batch_size, teacher), finetune]
+        # pairs of atoms alone and broken molecules are where a teacher of another theory fails: a wall stands there
+        wall = {"name": "wall", "potential": {"kind": "wall"}, "fit": {}}
+        beside = {"prior": "wall", "confine": {"counted": COUNTED}}
+        return [wall, pretrain_stage(pretrain_steps, batch_size, teacher) | beside, finetune | beside]
     return [teacher_stage(), pretrain_stage(pretrain_steps, batch_size), finetune]

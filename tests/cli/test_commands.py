@@ -397,4 +397,6 @@ def test_init_gives_molecules_a_teacher_that_knows_them(call, tmp_path):
     stages = {stage.name: stage for stage in config.load(tmp_path / "water.yaml").stages}
     assert stages["pretrain"].data.label_by == "gfn2-xtb"
     assert stages["finetune"].replay.weight == "auto"
-    assert stages["finetune"].prior is None
+    assert stages["finetune"].prior == stages["pretrain"].prior == "wall"
+    assert stages["finetune"].confine == stages["pretrain"].confine
+    assert stages["finetune"].confine.counted
