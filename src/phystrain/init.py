@@ -155,7 +155,7 @@ _COMMENTS = {
     "potential: {kind: wall}": "nothing but repulsion, below the distances of your data",
     "potential: {kind: eam}": "a classical potential fitted to the same labels; it knows what repulsion is",
     "prior:": "it is added and held fixed, and the network learns what it leaves; see docs/teachers.md for other ways",
-    "confine: {counted": "where atoms have fewer neighbours than in your data, as in pairs and fragments, it stands alone",
+    "confine: {counted": "where atoms have fewer neighbours than in your data, as in fragments, it stands alone",
     "confine:": "where atoms are closer or lonelier than in your data, the classical potential stands alone",
     "- name: committee": "three networks from different random starts",
     "- name: taught": (

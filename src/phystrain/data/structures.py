@@ -289,6 +289,19 @@ def _labelled(structures: Structures, quantity: str) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
 
 
+def groups(sizes: npt.NDArray[Any], limit: int) -> list[Ints]:
+    """Consecutive numbers whose sizes sum to about ``limit``, at least one at a time.
+
+    Args:
+        sizes: (n,) of each, such as atoms or edges.
+        limit: of a group.
+    """
+    if not len(sizes):
+        return []
+    group = (np.cumsum(sizes) - 1).clip(min=0) // limit
+    return np.split(np.arange(len(sizes)), np.flatnonzero(np.diff(group)) + 1)
+
+
 def spans(offsets: Ints, atoms: int) -> Iterator[tuple[int, int]]:
     """Consecutive blocks of a ragged array, of at most so many atoms unless a single structure has more.
 

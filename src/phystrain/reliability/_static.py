@@ -14,7 +14,7 @@ from torch import nn
 
 from phystrain.data._geometry import heights
 from phystrain.data.graphs import GraphStore
-from phystrain.data.structures import Floats, Ints, Structures
+from phystrain.data.structures import Floats, Ints, Structures, groups
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.reliability import Grade, ReliabilityTest, Subject
@@ -84,12 +84,11 @@ def predict(potential: nn.Module, structures: Structures, batch_atoms: int, *wan
     """
     device, dtype = placement(potential)
     model = cast(Potential, potential)
-    group = (np.cumsum(structures.sizes) - 1) // batch_atoms
-    batches = np.split(np.arange(len(structures)), np.flatnonzero(np.diff(group)) + 1)
+    batches = groups(structures.sizes, batch_atoms)
     # lists are made batch by batch: those of all structures at once may not fit into memory
     found = [
         evaluate(model, store.graph(np.arange(len(store)), dtype).to(device), ("energy", *want))
-        for store in (GraphStore(structures.select(batch), max(model.cutoff, 0.1)) for batch in batches if len(batch))
+        for store in (GraphStore(structures.select(batch), max(model.cutoff, 0.1)) for batch in batches)
     ]
     parts = [
         [value.to(torch.float64).cpu().numpy() for value in column if value is not None]

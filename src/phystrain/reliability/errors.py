@@ -3,14 +3,13 @@
 from typing import ClassVar, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 from ase.data import chemical_symbols
 from pydantic import Field
 from torch import nn
 
 from phystrain.data.graphs import GraphStore
 from phystrain.data.statistics import composition
-from phystrain.data.structures import Floats, Structures, ragged
+from phystrain.data.structures import Floats, Structures, groups, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.progress import track
@@ -106,9 +105,10 @@ def predict(potential: nn.Module, structures: Structures, batch_atoms: int = 200
     # structures with the same kind of periodicity together: a strain costs time and is asked for only where it counts
     periodic = structures.pbc.all(axis=1)
     batches = [
-        (indices, bool(kind))
+        (of_kind[part], bool(kind))
         for kind in (True, False)
-        for indices in _batches(np.flatnonzero(periodic == kind), structures.sizes, batch_atoms)
+        for of_kind in [np.flatnonzero(periodic == kind)]
+        for part in groups(structures.sizes[of_kind], batch_atoms)
     ]
     for indices, with_stress in track(batches, "predicting the test set"):
         want = ("energy", "forces", "stress") if with_stress else ("energy", "forces")
@@ -119,14 +119,6 @@ def predict(potential: nn.Module, structures: Structures, batch_atoms: int = 200
         if predicted.stress is not None:
             stress[indices] = predicted.stress.cpu().numpy()
     return structures.with_labels(energy, forces, stress)
-
-
-def _batches(indices: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], limit: int) -> list[npt.NDArray[np.int64]]:
-    """Consecutive numbers in groups of about ``limit`` atoms."""
-    if not len(indices):
-        return []
-    group = (np.cumsum(sizes[indices]) - 1) // limit
-    return np.split(indices, np.flatnonzero(np.diff(group)) + 1)
 
 
 def error_figures(labelled: Structures, predicted: Structures) -> Figures:

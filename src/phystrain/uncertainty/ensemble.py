@@ -6,7 +6,7 @@ Only weights in which the members differ are stored. The model itself is a membe
 
 import copy
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from phystrain.data.graphs import GraphStore
-from phystrain.data.structures import Floats, Ints, Structures, ragged
+from phystrain.data.structures import Floats, Structures, groups, ragged
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.errors import UserError
 from phystrain.graph import AtomGraph
@@ -69,7 +69,7 @@ class Ensemble:
         store = GraphStore(structures, float(cast(Potential, self.members[0]).cutoff))
         forces = np.full_like(structures.positions, np.nan)
         spread = np.full(len(forces), np.nan)
-        for numbers in _batches(store.edge_counts):
+        for numbers in groups(store.edge_counts, _EDGES):
             atoms = ragged(structures.offsets, numbers)
             found = self.forces(store.graph(numbers, dtype).to(device))
             forces[atoms] = found[0].cpu().numpy()
@@ -164,9 +164,3 @@ def digest(weights: Mapping[str, Tensor]) -> str:
         state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         state.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
-
-
-def _batches(counts: Ints) -> Iterator[Ints]:
-    """Consecutive numbers whose edges sum to a bounded number, at least one structure at a time."""
-    group = (np.cumsum(counts) - 1).clip(min=0) // _EDGES
-    yield from np.split(np.arange(len(counts)), np.flatnonzero(np.diff(group)) + 1)
