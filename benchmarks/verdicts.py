@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import yaml
 from ase.data import atomic_numbers
@@ -326,7 +327,8 @@ def _level_times(
     ]
     given: dict[str, Any] = {"enabled": True, "temperatures": [kelvin], "tests": {kind: {} for kind in kinds}}
     settings = run_file.Reliability(**given | ({"minutes": minutes} if 1 in levels else {}))
-    start = smallest(structures)
+    kinds_of_atoms = [len(set(frame.numbers)) for frame in structures.frames()]
+    start = smallest(structures.select(np.flatnonzero(np.equal(kinds_of_atoms, max(kinds_of_atoms)))))
     marks: list[tuple[str, float]] = []
 
     def mark(result: Result) -> Result:
