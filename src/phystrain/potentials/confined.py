@@ -117,7 +117,7 @@ class LocalDensity(nn.Module):
         self.register_buffer("nearest", torch.tensor(usual, dtype=torch.get_default_dtype()), persistent=False)
 
     def forward(self, graph: AtomGraph) -> Float[Tensor, "atoms densities"]:
-        """(atoms, densities) without unit; each near 1, the counted one 1/2, for one neighbour at its usual distance."""
+        """(atoms, densities) without unit; each near 1, the counted one 1/2, for a neighbour at its usual distance."""
         rows = self.rows(graph.species)
         centre, neighbour = graph.edges
         reduced = graph.distances / self.nearest[rows[centre], rows[neighbour]].to(graph.distances)
