@@ -58,9 +58,9 @@ def propose(
     quantities = tuple(q for q in ("energy", "forces", "stress") if structures.labelled(q).any())
     batch_size = max(1, min(32, round(ATOMS_PER_STEP / structures.sizes.mean()), labelled // 2))
     periodic = bool(structures.pbc.any())
-    variant = recipes.recommended(quantities, periodic, labelled)
     # a semi-empirical method knows molecules better than any fitted pair form
     teacher = "gfn2-xtb" if not periodic and importlib.util.find_spec("tblite") else None
+    variant = recipes.recommended(quantities, periodic, labelled, teacher)
     steps, pretrain_steps = _lengths(labelled)
     stages = recipes.stages(
         variant,
@@ -134,11 +134,11 @@ def _with_comments(settings: dict) -> str:
     lines: list[str] = []
     said = set()
     for line in text.splitlines():
-        for start, comment in _COMMENTS.items():
-            if line.strip().startswith(start) and comment not in said:
-                said.add(comment)
-                indent = line[: len(line) - len(line.lstrip(" "))]
-                lines += [f"{indent}{part}" for part in f"# {comment}".splitlines()]
+        comment = next((found for start, found in _COMMENTS.items() if line.strip().startswith(start)), None)
+        if comment is not None and comment not in said:
+            said.add(comment)
+            indent = line[: len(line) - len(line.lstrip(" "))]
+            lines += [f"{indent}{part}" for part in f"# {comment}".splitlines()]
         lines.append(line)
     return "\n".join(lines) + "\n"
 

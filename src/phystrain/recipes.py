@@ -25,24 +25,27 @@ TRUST = 0.6
 """Cross-validated error of a prior, of the size of the forces, beyond which it does harm: see docs/decisions.md."""
 COUNTED = 2.0
 """Decay of the density by which atoms of a molecule are judged to be lonely: see docs/decisions.md."""
+REPLAY = 0.1
+"""Weight of a teacher's forces beside energies alone: see docs/decisions.md."""
 MEMBERS = 3
 """Networks of a committee: four gained little more in docs/decisions.md."""
 WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
 
 
-def recommended(quantities: tuple[str, ...], periodic: bool, labelled: int) -> str:
+def recommended(quantities: tuple[str, ...], periodic: bool, labelled: int, teacher: str | None = None) -> str:
     """The variant that ``init`` proposes: the cheapest of those that did best in docs/decisions.md.
 
     The weak losses double the time and change nothing for conservative networks, whose forces are the gradient of
     their energy already; the run file says how to add them.
 
     Args:
-        quantities: labels in the data; from energies alone a classical teacher knows too little.
+        quantities: labels in the data; from energies alone a classical potential learns too little to teach.
         periodic: whether the structures are; classical pair forms are poor priors for molecules.
         labelled: number of labelled structures; where they are few, training is short and may be repeated.
+        teacher: of another theory, if there is one for such structures.
     """
     if "forces" not in quantities:
-        return "labels only"
+        return "labels only" if teacher is None else "pretrained"
     if not periodic:
         return "pretrained"
     return "committee-taught" if labelled <= FEW else "prior"
@@ -136,7 +139,10 @@ def stages(
         fitted = {"name": "teacher", "fit": {"choose": families, "trust": TRUST}}
         beside = finetune | {"prior": "teacher", "confine": {}}
         return [fitted, beside] if variant == "prior" else [fitted, *committee_stages(beside)]
-    finetune |= {"init_from": "pretrain", "replay": {"stage": "pretrain"}}
+    replay: dict[str, Any] = {"stage": "pretrain"}
+    if "forces" not in quantities:  # then nothing tells how wrong the teacher's are, and they are all there is
+        replay |= {"weight": REPLAY, "objectives": {"forces": {"weight": 1.0}}}
+    finetune |= {"init_from": "pretrain", "replay": replay}
     if teacher is not None:
         # pairs of atoms alone and broken molecules are where a teacher of another theory fails: a wall stands there
         wall = {"name": "wall", "potential": {"kind": "wall"}, "fit": {}}

@@ -380,23 +380,27 @@ def test_fit_leaves_parameters_and_files_for_lammps(call, data, tmp_path):
     assert not call("info", "teacher").code
 
 
-def test_init_gives_molecules_a_teacher_that_knows_them(call, tmp_path):
+@pytest.mark.parametrize("with_forces", [True, False])
+def test_init_gives_molecules_a_teacher_that_knows_them(call, tmp_path, with_forces):
     from ase import Atoms
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io import write as write_frames
 
     molecules = []
-    forces = [[0.1, 0, 0], [-0.1, 0, 0], [0, 0, 0]]
+    labels = {"forces": [[0.1, 0, 0], [-0.1, 0, 0], [0, 0, 0]]} if with_forces else {}
     for number in range(12):
         water = Atoms("OH2", positions=[[0, 0, 0], [0.96 + 0.002 * number, 0, 0], [-0.24, 0.93, 0]])
-        water.calc = SinglePointCalculator(water, energy=-10.0 - 0.01 * number, forces=forces)
+        water.calc = SinglePointCalculator(water, energy=-10.0 - 0.01 * number, **labels)
         molecules.append(water)
     write_frames(tmp_path / "water.xyz", molecules)
     outcome = call("init", "water.xyz", "--output", "water.yaml")
     assert outcome.code == 0, outcome.err
     stages = {stage.name: stage for stage in config.load(tmp_path / "water.yaml").stages}
     assert stages["pretrain"].data.label_by == "gfn2-xtb"
-    assert stages["finetune"].replay.weight == "auto"
+    replay = stages["finetune"].replay
+    assert replay.weight == ("auto" if with_forces else 0.1)
+    assert replay.objectives is None if with_forces else list(replay.objectives) == ["forces"]
+    assert list(stages["finetune"].objectives) == (["energy", "forces"] if with_forces else ["energy"])
     assert stages["finetune"].prior == stages["pretrain"].prior == "wall"
     assert stages["finetune"].confine == stages["pretrain"].confine
     assert stages["finetune"].confine.counted
