@@ -26,7 +26,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -370,15 +369,12 @@ def cause(result: dict[str, Any]) -> str:
     said, found = rung(predicted(verdict), ladder), rung(true["survival, K"], ladder)
     alone = rung(verdict["survival, K"], ladder)
     if said > found:
-        return f"too high: its runs were too short to meet the failure. Longer: {true['sentence']}"
-    low = sorted(
-        test
-        for test in verdict["grades"]
-        if verdict["grades"][test] == "unsafe" or rung(verdict["failed"].get(test, ladder[-1]), ladder) < found
-    )
+        return f"too high: runs of {result['case']['picoseconds']:g} ps are too short. Longer: {true['sentence']}"
     if alone < found:
-        return f"too low: short runs were lost at {ladder[alone]:g} K already, with other random numbers."
-    return f"too low: runs live, but the verdict is lowered by {', '.join(low) or 'another test'}."
+        return f"too low: a short run was lost, with other random numbers: {verdict['survival']}"
+    grade = "unsafe" if verdict["grade"] == "unsafe" else "limited"
+    low = [test for test, each in verdict["grades"].items() if each == grade]
+    return f"too low: runs live, but it is {verdict['grade']} by {', '.join(low)}."
 
 
 def table() -> str:
@@ -400,6 +396,14 @@ def table() -> str:
     return page
 
 
+READINGS = {
+    "the whole verdict": predicted,
+    "its temperature, whatever its grade": lambda verdict: float(verdict["kelvin"] or 0.0),
+    "its survival test alone": lambda verdict: float(verdict["survival, K"] or 0.0),
+}
+"""What of a verdict may be taken for the prediction, K; the first one is what counts."""
+
+
 def _case_lines(done: Sequence[dict[str, Any]]) -> list[str]:
     settings = done[0]["case"]
     lines = [
@@ -409,36 +413,35 @@ def _case_lines(done: Sequence[dict[str, Any]]) -> list[str]:
         f"{settings['replicas']['verdict']} at each of three temperatures. Truth: the survival test, "
         f"{settings['longer']} times as long, {settings['replicas']['truth']} runs at each, other random numbers. "
         "The cases and guesses of good and bad were listed beforehand in `benchmarks/verdicts.yaml`. K is the highest "
-        "temperature at which runs are safe, 0 if there is none; what counts is the whole verdict, and how many rungs "
-        "of the ladder it is off.",
+        "temperature at which runs are safe, 0 if there is none. In brackets: by how many rungs of the ladder (none, "
+        "1, 1.5 and 2 times the training temperature) that is off. What counts is the whole verdict, of which "
+        "`unsafe` says that no temperature is safe. Seconds are those of the processor.",
         "",
-        "| case | guess | verdict | its K | survival alone | true K | off | survival off | verdict, s | truth, s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| case | guess | grade | verdict, K | temperature, K | survival, K | truth, K | verdict, s | truth, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    off: list[int] = []
-    alone: list[int] = []
+    off: dict[str, list[int]] = {name: [] for name in READINGS}
     misses = []
     for result in done:
         case, verdict, true = result["case"], result["verdict"], result["truth"]
         found = rung(true["survival, K"], case["ladder"])
-        off.append(rung(predicted(verdict), case["ladder"]) - found)
-        alone.append(rung(verdict["survival, K"], case["ladder"]) - found)
-        name = f"{case['experiment']}, {case['variant']}, {case['seed']}"
-        kelvin = (predicted(verdict), verdict["survival, K"] or 0.0, true["survival, K"] or 0.0)
+        cells = []
+        for name, reading in READINGS.items():
+            off[name].append(rung(reading(verdict), case["ladder"]) - found)
+            cells.append(f"{reading(verdict):,.0f} ({off[name][-1]:+d})".replace("(+0)", "(0)"))
+        title = f"{case['experiment']}, {case['variant']}, {case['seed']}"
         lines.append(
-            f"| {name} | {case['expect']} | {verdict['grade']} | {' | '.join(f'{value:,.0f}' for value in kelvin)} | "
-            f"{off[-1]:+d} | {alone[-1]:+d} | {verdict['seconds']['processor']:.0f} | {true['seconds']:.0f} |"
+            f"| {title} | {case['expect']} | {verdict['grade']} | {' | '.join(cells)} | {true['survival, K']:,.0f} | "
+            f"{verdict['seconds']['processor']:.0f} | {true['seconds']:.0f} |"
         )
-        if off[-1]:
-            misses.append(f"* {name} ({off[-1]:+d}): {cause(result)}")
-    counts = ((label, Counter(min(abs(each), 2) for each in kinds)) for label, kinds in _named(off, alone))
-    for label, count in counts:
-        lines += ["", f"{label}: {count[0]} of {len(done)} exact, {count[0] + count[1]} within one rung."]
-    return [*lines, "", *misses, ""]
-
-
-def _named(off: list[int], alone: list[int]) -> tuple[tuple[str, list[int]], ...]:
-    return ("The whole verdict", off), ("Its survival test alone", alone)
+        if off["the whole verdict"][-1]:
+            misses.append(f"* {title} ({off['the whole verdict'][-1]:+d}): {cause(result)}")
+    lines += ["", "| read as | exact | within one rung | too high | too low |", "| --- | --- | --- | --- | --- |"]
+    for name, each in off.items():
+        counts = (each.count(0), sum(abs(one) <= 1 for one in each), sum(one > 0 for one in each))
+        shown = " | ".join(f"{count} of {len(each)}" for count in (*counts, sum(one < 0 for one in each)))
+        lines.append(f"| {name} | {shown} |")
+    return [*lines, "", *(["Where the whole verdict is off:", "", *misses, ""] if misses else [])]
 
 
 def _real_lines(others: Sequence[dict[str, Any]]) -> list[str]:
