@@ -264,7 +264,7 @@ class Run:
         self._save(stage, fitted.settings, fitted.potential.state_dict(), self._model_file(stage.name), found)
         seconds = round(time.monotonic() - began, 2)
         self._metrics.add({"stage": stage.name, "step": 0, "epoch": 0.0, "seconds": seconds})
-        known = {name: value for name, value in fitted.quality.items() if np.isfinite(value)}  # of energies alone not all
+        known = {name: value for name, value in fitted.quality.items() if np.isfinite(value)}
         figures = ", ".join(f"{name} {value:.3g}" for name, value in known.items())
         self._log(
             f"stage {stage.name}: {fitted.settings['terms']['model']['kind']} fitted in {seconds:.1f} s; {figures}"
