@@ -4,6 +4,11 @@ import numpy as np
 import numpy.typing as npt
 import vesin
 
+from phystrain.errors import UserError
+
+_FAR = 1e4
+"""Å, extent without periodicity from which empty space is left out: the search fills it with boxes."""
+
 Array = npt.NDArray[np.float64]
 
 
@@ -23,17 +28,44 @@ def neighbour_list(
     Returns:
         edges: (2, pairs) centre, neighbour.
         shifts: (pairs, 3) whole cells added to the neighbour.
+
+    Raises:
+        UserError: positions or cell are not finite.
     """
+    positions, cell = np.asarray(positions, dtype=np.float64), np.asarray(cell, dtype=np.float64)
+    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+        raise UserError("positions or cell are not finite: no neighbours can be found")
     search = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True, n_threads=1)
     pbc = np.asarray(pbc, dtype=bool)
+    box = _completed(cell, pbc)
     centre, neighbour, shifts = search.compute(
-        points=np.asarray(positions, dtype=np.float64),
-        box=_completed(np.asarray(cell, dtype=np.float64), pbc),
+        points=_without_voids(positions, box[~pbc] if pbc.any() else np.eye(3), cutoff),
+        box=box,
         periodic=pbc,
         quantities="ijS",
     )
     edges = np.stack([centre, neighbour]).astype(np.int64)
     return edges, np.asarray(shifts, dtype=np.float64)
+
+
+def _without_voids(positions: Array, normals: Array, cutoff: float) -> Array:
+    """Positions with gaps wider than the cut-off narrowed, where structures are very long: the pairs are the same.
+
+    Args:
+        positions: (atoms, 3) Å.
+        normals: (directions, 3) unit vectors along which nothing repeats.
+        cutoff: Å.
+    """
+    for normal in normals:
+        along = positions @ normal
+        if not len(along) or np.ptp(along) < _FAR:
+            continue
+        order = np.argsort(along)
+        gaps = np.diff(along[order])
+        excess = np.zeros(len(along))
+        excess[order[1:]] = np.cumsum((gaps - 2 * cutoff).clip(min=0))
+        positions = positions - excess[:, None] * normal
+    return positions
 
 
 def _completed(cell: Array, pbc: npt.NDArray[np.bool_]) -> Array:

@@ -136,6 +136,12 @@ def test_with_counting_a_stretched_bond_is_not_lonely():
     assert not counted.share(close).any()  # crowded by the fast one
 
 
+def test_a_labelled_bond_that_is_broken_is_no_bound():
+    potential = made(densities={42: [(1e-15, 1.0)]})
+    for distance in (NEAREST, 4.0, 4.95):
+        assert torch.equal(potential.share(graph(dimer(distance))), torch.ones(2, dtype=torch.float64))
+
+
 def test_each_density_has_its_range():
     with pytest.raises(ValueError, match="one range for each"):
         made(densities={42: [(1.0, 2.0)] * 2})

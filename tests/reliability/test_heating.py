@@ -69,7 +69,7 @@ def test_hole_is_fallen_into_when_hot(with_hole, subject_of):
     assert config(subject_of(with_hole)) == result
     strict = config.model_copy(update={"required": 190})
     assert strict(subject_of(with_hole)).passed is False
-    assert (result.grade, result.kelvin) == ("safe", lowest)
+    assert (result.grade, result.kelvin) == ("safe", None)  # a ramp passes each temperature in no time
     assert result.conditions == [f"heating above {lowest:.0f} K is unsupported"]
     assert strict(subject_of(with_hole)).grade == "limited"
     assert strict.model_copy(update={"unsafe": 180})(subject_of(with_hole)).grade == "unsafe"

@@ -90,6 +90,21 @@ def test_static_tests_alone_are_not_enough():
     assert judge([*STATIC, survival(1.0, length=1.0)]).grade == "safe"
 
 
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (result("relaxation"), "No dynamics was judged"),
+        (result("heating", figures={"length, ps": 0.6}), "Runs of 0.6 ps are too short"),
+    ],
+    ids=["relaxation", "short"],
+)
+def test_what_moves_atoms_a_little_does_not_show_that_runs_live(found, reason):
+    verdict = judge([*STATIC, found])
+    assert (verdict.grade, verdict.kelvin) == ("limited", None)
+    assert reason in verdict.reasons[0]
+    assert judge([*STATIC, found, result("heating", figures={"length, ps": 2.0})]).grade == "safe"
+
+
 def test_what_was_not_tested_is_named():
     beyond = result("of_tomorrow", None, applies=False)
     missing = Result(test="rdf", title="Radial distributions", sentence="Not done: there are no frames.")

@@ -33,6 +33,9 @@ from phystrain.potentials import InnerConfig, PotentialConfig
 from phystrain.potentials._network import trimmed
 from phystrain.statistics import Statistics, pair_name
 
+_NOTHING = 1e-12
+"""A density that a neighbour four times as far as the usual one makes."""
+
 
 class Margins(BaseModel):
     """Where a network fades beyond the range of densities, and how a density is measured."""
@@ -182,8 +185,9 @@ class Confined(nn.Module):
 
 def _above(density: Tensor, low: Tensor, lowest: float) -> Tensor:
     """1 from the lowest density upwards, 0 below a part of it; 1 where there is no bound."""
-    # where there is no bound the factor is one whatever the density; its quotient must still be a number
-    return torch.where(low > 0, smoothstep((density / low.clamp(min=1e-12) - lowest) / (1 - lowest)), 1.0)
+    # where there is no bound, or one that an atom all but alone meets, the factor is one whatever the density; its
+    # quotient must still be a number
+    return torch.where(low > _NOTHING, smoothstep((density / low.clamp(min=_NOTHING) - lowest) / (1 - lowest)), 1.0)
 
 
 def _below(density: Tensor, high: Tensor, highest: float) -> Tensor:

@@ -118,6 +118,7 @@ class ReliabilityTest(PluginConfig):
     Attributes:
         cost: 0 for seconds, 1 for a short dynamics run, 2 for a long one; cheap tests come first.
         level: what it needs: 0 the model and the data alone, 1 dynamics, 2 a reference trajectory or more labels.
+        dynamics: whether it moves atoms as a simulation would: only such a test shows that runs live.
         share: of the time for dynamics, relative to that of the other tests that have a field ``picoseconds``.
         shortest: ps, below which a run of this test tells nothing.
         full: ps, as long as published protocols have it; a shorter run is called cut.
@@ -126,6 +127,7 @@ class ReliabilityTest(PluginConfig):
 
     cost: ClassVar[int] = 0
     level: ClassVar[Literal[0, 1, 2]] = 0
+    dynamics: ClassVar[bool] = False
     share: ClassVar[float] = 1.0
     shortest: ClassVar[float] = 0.5
     full: ClassVar[float] = 10.0

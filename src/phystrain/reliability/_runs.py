@@ -18,6 +18,7 @@ class RunTest(ReliabilityTest):
 
     cost: ClassVar[int] = 1
     level: ClassVar[Literal[0, 1, 2]] = 1
+    dynamics: ClassVar[bool] = True
     picoseconds: float = Field(default=5.0, gt=0, description="length of each run, ps")
     timestep: float | None = Field(default=None, gt=0, description="fs; 1, or 0.5 with hydrogen, if not given")
     replicas: int = Field(default=4, ge=1, description="runs; they take turns over the starting structures")

@@ -89,8 +89,8 @@ class Config(RunTest):
             curves={"heating": running_curve(reached, run.survived, first, self.highest * first)},
             grade=None if hasty else "safe" if lowest >= self.required * first else grade,
             conditions=conditions,
-            # a ramp passes each temperature in no time: what it reaches bounds what is safe from above
-            kelvin=None if hasty else lowest,
+            # a ramp passes each temperature in no time: where it fails is a bound, and what it reaches shows nothing
+            kelvin=None if lowest >= self.required * first else lowest,
         )
 
 

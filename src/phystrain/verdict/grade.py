@@ -4,12 +4,13 @@ The rules, all of them:
 
 * Each result has a grade: the one that its test gave; else ``safe`` if it passed, and if it failed what :data:`RULES`
   says, or ``limited`` for a test that is not listed there.
-* The verdict is the worst of them. Without dynamics that passed or failed (a test of level 1) it is ``limited`` at
-  best: no static test shows that runs live.
+* The verdict is the worst of them. Without dynamics that passed or failed it is ``limited`` at best: no static test
+  shows that runs live, and no relaxation.
 * The safe temperature is the highest one at which all runs of the survival test lived, or, where that test was not
   made, the highest of the other passed tests that name one. Every test that failed lowers it to its own. If nothing
   is left of it (0 K: runs were lost at the training temperature), the verdict is ``unsafe``.
-* Survival runs shorter than :data:`SHORTEST` make it ``limited`` at best too, and no temperature is called safe.
+* Runs shorter than :data:`SHORTEST`, of the survival test or, where that was not made, of all others, make it
+  ``limited`` at best too, and no temperature is called safe.
 * What does not apply, could not be done or was not run is named; it changes nothing else.
 """
 
@@ -107,7 +108,7 @@ def judge(results: Sequence[Result]) -> Verdict:
         results: of one potential.
     """
     graded = [(result, found) for result in results if result.applies and (found := grade_of(result)) is not None]
-    dynamics = [result for result, _ in graded if _level(result.test) == 1]
+    dynamics = [result for result, _ in graded if _is_dynamics(result.test)]
     kelvin = _kelvin([result for result, _ in graded])
     grade: Grade | None = min((found for _, found in graded), key=GRADES.index, default=None)
     reasons = [f"{result.title} ({found}): {result.sentence}" for result, found in graded if found != "safe"]
@@ -117,7 +118,7 @@ def judge(results: Sequence[Result]) -> Verdict:
     if grade == "safe" and not dynamics:
         grade = "limited"
         reasons.append("No dynamics was judged, and static tests alone do not show that runs live.")
-    length = _runs(results)[1]
+    length = _runs(results)[1] or max((_length(result) for result in dynamics), default=None)
     if grade != "unsafe" and length is not None and length < SHORTEST:
         grade = "limited" if grade == "safe" else grade
         kelvin = None  # what did not fail in so short a time is not safe for that
@@ -214,9 +215,16 @@ def _untested(results: Sequence[Result]) -> list[str]:
     return found + [f"{kind} (not run)" for kind in registry.kinds("reliability") if kind not in done]
 
 
-def _level(kind: str) -> int:
-    """What a kind of test needs; 0 for one that is not installed here."""
-    return int(registry.find("reliability", kind).Config.level) if kind in registry.kinds("reliability") else 0
+def _is_dynamics(kind: str) -> bool:
+    """Whether a kind of test runs dynamics; not so of one that is not installed here."""
+    known = kind in registry.kinds("reliability")
+    return known and bool(registry.find("reliability", kind).Config.dynamics)
+
+
+def _length(result: Result) -> float:
+    """Of the runs of a test, ps; infinite if it does not say."""
+    length = result.figures.get("length, ps")
+    return float(length) if isinstance(length, int | float) else float("inf")
 
 
 def _listing(names: Sequence[str]) -> str:
