@@ -18,7 +18,7 @@ def sorted_pairs(positions, cell, pbc, cutoff=3.0):
 def test_atoms_very_far_apart(away):
     """The search lays boxes through the space between, and ended the process."""
     molecule = np.random.default_rng(0).uniform(0, 4, size=(6, 3))
-    both = np.concatenate([molecule, molecule + [away, -away, 0]])
+    both = np.concatenate([molecule, molecule + np.array([away, -away, 0.0])])
     alone = sorted_pairs(molecule, np.zeros((3, 3)), OPEN)
     assert alone
     second = [(first + 6, second + 6, *shift) for first, second, *shift in alone]
