@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
+from torch import nn
 
 from phystrain.data.structures import Structures
 from phystrain.dynamics import Settings, replicate, simulate
@@ -15,6 +16,15 @@ from phystrain.interfaces.ase import PhystrainCalculator
 from phystrain.units import BOLTZMANN, GPA
 
 FREE = Guards(contact=None, temperature_rise=None, temperature_jump=None)
+
+
+class Free(nn.Module):
+    """No energy at all."""
+
+    cutoff = 3.0
+
+    def atomic_energies(self, graph):
+        return graph.positions.new_zeros(graph.n_atoms)
 
 
 def test_volumes_of_an_ideal_gas():
@@ -100,6 +110,21 @@ def test_collapse_is_a_failure_of_the_volume(with_hole, crystal):
     assert run.sentences[0].startswith("volume 0.50 times that at the start")
     assert np.linalg.det(run.final.cell[0]) == pytest.approx(0.5 * np.linalg.det(crystal.cell[0]), rel=0.02)
     assert run.final.info["reason"][0] == "volume"
+
+
+def test_bonds_through_the_boundary_shrink_with_the_cell():
+    """Free atoms: bonds of 2 Å lose a tenth of it, far less than the cells lose."""
+
+    def pair(side):
+        return Atoms("Ar2", [[1, 1, 1], [1, 1, side - 1]], cell=[side] * 3, pbc=True)
+
+    barostat = Barostat(pressure=5, relaxation=50, bulk_modulus=10)
+    guards = Guards(contact=None, bond_stretch=0.5)
+    settings = Settings(temperature=0, timestep=1, picoseconds=0.08, guards=guards, barostat=barostat)
+    run = simulate(Free(), Structures.from_ase([pair(10), pair(20)]), settings)
+    lost = 1 - np.cbrt(np.linalg.det(run.final.cell)) / [10, 20]
+    assert ((lost > 0.05) & (lost < 0.2)).all()
+    assert run.reasons == (None, None)
 
 
 def test_what_cannot_be(lennard_jones, crystal):

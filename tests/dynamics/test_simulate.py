@@ -173,6 +173,37 @@ def test_start_that_is_not_finite_is_refused(lennard_jones, crystal):
         simulate(lennard_jones, crystal, Settings())
 
 
+def test_nothing_to_start_from_is_refused(lennard_jones, crystal):
+    with pytest.raises(UserError, match="no structure"):
+        simulate(lennard_jones, crystal.select([]), Settings())
+
+
+def test_warnings_tell_the_time_of_each_structure(lennard_jones, crystal):
+    looks = iter((0.0, 1.0))
+    guards = Guards(spread=0.5, spread_interval=4, spread_stops=False)
+    run = simulate(
+        lennard_jones,
+        replicate(crystal, 2),
+        nve(timestep=2.0, picoseconds=0.008, guards=guards, compiled=False),
+        timesteps=[2.0, 1.0],
+        spread=lambda graph: graph.positions.new_full((graph.n_atoms,), next(looks)),
+    )
+    assert [warning[-11:] for warning in run.warnings] == ["at 0.008 ps", "at 0.004 ps"]
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, False, True)])
+def test_far_from_the_origin_single_precision_loses_nothing(pbc):
+    slab = Atoms("Ar3", [[0, 0, 0], [2.1, 0.3, 0.7], [0.4, 3.3, 1.2]], cell=[6, 6, 6], pbc=pbc)
+    found = []
+    for move in (0.0, 1000.0):
+        slab.positions += move * np.array([0.6, 1, -0.6])  # whole cells where it is periodic
+        start = Structures.from_ase([slab])
+        arrays = (start.positions, start.species, start.system, start.cell, start.pbc)
+        graph = VerletList(*map(torch.from_numpy, arrays), 4.5, 0.5, torch.float32).graph(torch.from_numpy(arrays[0]))
+        found.append(np.sort(graph.distances.numpy()))
+    np.testing.assert_allclose(found[1], found[0], atol=3e-6)
+
+
 @pytest.mark.parametrize("skin", [0.3, 1.5])
 def test_lists_stay_complete_while_atoms_wander(argon, skin):
     """Against lists built from nothing, through boundaries, with one structure leaving half way."""

@@ -214,6 +214,7 @@ def test_potentials_that_cannot_be_written(tmp_path):
         ({"kind": "reference_energy"}, "only reference energies"),
         ({"kind": "sum", "terms": {"a": {"kind": "eam"}, "b": {"kind": "eam"}}}, "two embedded-atom terms"),
         ({"kind": "sum", "terms": {"a": {"kind": "eam"}, "b": {"kind": "schnet", "channels": 4}}}, "SchNet cannot"),
+        ({"kind": "confined", "potential": {"kind": "morse"}}, r"(?s)Confined cannot be written.*PhystrainCalculator"),
     ):
         with pytest.raises(UserError, match=words):
             write_lammps(build(settings, statistics), tmp_path / "new", statistics)

@@ -105,6 +105,12 @@ def test_broken_run_fails(with_hole, subject_of):
     assert result.figures["runs completed"] < 2
 
 
+def test_run_too_short_for_a_slope_has_no_heating(lennard_jones, subject_of):
+    result = Config(picoseconds=0.05, timestep=5, replicas=1, halving=False)(subject_of(lennard_jones))
+    assert (result.passed, result.grade) == (None, None)
+    assert result.figures["heating at 40 K with friction 10/ps, K"] is None
+
+
 def test_needs_a_start(lennard_jones, subject_of):
     with pytest.raises(UserError, match="start"):
         Config()(subject_of(lennard_jones, start=None))

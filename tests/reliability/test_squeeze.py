@@ -46,3 +46,36 @@ def test_does_not_apply_to_molecules(lennard_jones, subject_of):
     assert result.applies is False
     assert result.passed is None
     assert "periodic" in result.sentence
+
+
+def test_does_not_apply_without_stress(lennard_jones, subject_of):
+    lennard_jones.gives_stress = False
+    result = Config(picoseconds=0.01)(subject_of(lennard_jones))
+    assert result.applies is False
+    assert "no stress" in result.sentence
+
+
+@pytest.fixture
+def colliding(argon):
+    """The crystal with two atoms so close that a run stops before its first record."""
+    argon.positions[1] = argon.positions[0] + [0, 0, 1]
+    return Structures.from_ase([argon])
+
+
+def test_run_that_fails_at_once_is_a_failure(lennard_jones, subject_of, crystal, colliding):
+    config = Config(picoseconds=0.01, replicas=2)
+    result = config(subject_of(lennard_jones, start=Structures.concatenate([crystal, colliding])))
+    assert (result.passed, result.grade) == (False, "unsafe")
+    assert list(result.curves) == ["run 1"]
+    assert result.figures["volume at the end over that at the start"] == pytest.approx(1, abs=0.1)
+    alone = config(subject_of(lennard_jones, start=colliding))
+    assert alone.curves == {}
+    assert alone.figures["volume at the end over that at the start"] is None
+
+
+def test_periodic_structures_are_found_behind_others(lennard_jones, subject_of, crystal):
+    pair = Structures.from_ase([Atoms("Ar2", [[0, 0, 0], [0, 0, 4]])])
+    subject = subject_of(lennard_jones, start=Structures.concatenate([pair, pair, crystal]))
+    result = Config(picoseconds=0.01, replicas=2)(subject)
+    assert result.applies
+    assert result.figures["runs"] == 2

@@ -157,6 +157,8 @@ class Batch(Moving):
         )
         self.neighbours.rescale(factor)
         stretch = factor[self.system, None]
+        if self.bonds is not None:
+            self.bonds = self.bonds.rescale(stretch)
         self.positions, self.velocities = self.positions * stretch, self.velocities / stretch
         ratio = self._volume() / self.first_volume
         self._remove(guards.changed_volumes(ratio, barostat.smallest, barostat.largest), step)
@@ -184,7 +186,7 @@ class Batch(Moving):
         failures = guards.not_finite(self.energy, self.forces, self.system)
         if self.watch is not None:
             numbers = self.numbers.cpu().numpy()
-            failures = self.watch.look(graph, numbers, step, step * self.settings.step / 1000) | failures
+            failures = self.watch.look(graph, numbers, step, self.timestep) | failures
         self._remove(failures, step)
 
     def _moduli(self, structures: Structures) -> Float[Tensor, " systems"]:

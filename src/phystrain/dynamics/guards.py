@@ -92,6 +92,10 @@ class Bonds(NamedTuple):
         vectors = positions[second] - positions[first] + self.shifts
         return torch.linalg.vector_norm(vectors, dim=1) - self.lengths
 
+    def rescale(self, factor: Float[Tensor, "atoms 1"]) -> "Bonds":
+        """The bonds in cells that have changed by a factor for each atom; lengths are still those at the start."""
+        return self._replace(shifts=self.shifts * factor[self.atoms[0]])
+
     def keep(self, atoms: Tensor) -> "Bonds":
         """The bonds among the atoms of a mask (atoms,), renumbered."""
         kept = atoms[self.atoms[0]]

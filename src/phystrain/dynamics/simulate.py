@@ -11,11 +11,10 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Int
 from torch import nn
 
 from phystrain import compiled
-from phystrain.data.structures import Floats, Structures, ragged
+from phystrain.data.structures import Floats, Structures, ragged, spans
 from phystrain.derive import Potential
 from phystrain.dynamics.batch import Batch
 from phystrain.dynamics.trajectory import Settings, Trajectory, joined
@@ -61,14 +60,16 @@ def simulate(
         spread: what the guard of that name looks at; see :meth:`phystrain.uncertainty.ensemble.Ensemble.spread`.
 
     Raises:
-        UserError: a starting position is not finite, an element is unknown to the potential, cells are to change of
-            structures that have none, or the guard of the spread has nothing to look at.
+        UserError: there is no structure, a starting position is not finite, an element is unknown to the potential,
+            cells are to change of structures that have none, or the guard of the spread has nothing to look at.
         ValueError: final temperatures or a barostat without a thermostat, or frames of changing cells.
     """
     if settings.ensemble == "nve" and (final_temperatures is not None or settings.barostat is not None):
         raise ValueError("final_temperatures and barostat need the nvt ensemble: nothing follows them without")
     if settings.barostat is not None and settings.frame_interval is not None:
         raise ValueError("frames hold positions only: leave frame_interval out beside a barostat")
+    if not len(structures):
+        raise UserError("dynamics: there is no structure to start from")
     if settings.barostat is not None and not structures.pbc.all():
         raise UserError("pressure needs structures that are periodic in all three directions")
     if spread is None and settings.guards.spread is not None:
@@ -81,7 +82,7 @@ def simulate(
     final = None if final_temperatures is None else np.asarray(final_temperatures, float)
     step_of = np.full(count, settings.step) if timesteps is None else np.asarray(timesteps, float)
     key = np.arange(count) if keys is None else np.asarray(keys, dtype=np.int64)
-    groups = _groups(structures.sizes, settings.batch_atoms)
+    groups = [np.arange(*span) for span in spans(structures.offsets, settings.batch_atoms)]
     steps = settings.n_steps
     parts = []
     with bar() as display:
@@ -112,16 +113,3 @@ def simulate(
                     display.update(task, completed=number * steps + step, note=note)
             parts.append(run.trajectory())
     return parts[0] if len(parts) == 1 else joined(parts)
-
-
-def _groups(sizes: Int[np.ndarray, " systems"], limit: int) -> list[npt.NDArray[np.int64]]:
-    """Numbers of structures, consecutive, in groups of at most ``limit`` atoms or of one structure."""
-    groups: list[list[int]] = []
-    total = limit + 1
-    for number, size in enumerate(sizes.tolist()):
-        if total + size > limit:
-            groups.append([])
-            total = 0
-        groups[-1].append(number)
-        total += size
-    return [np.array(group, dtype=np.int64) for group in groups]

@@ -17,12 +17,16 @@ from phystrain.neighbours import neighbour_list
 _SOON = 0.5
 """Lists are renewed from this part of the largest squared way on when any list has to be."""
 
+_GRID = 32.0
+"""Å, whose multiples structures are moved by along directions that are not periodic; those near the origin stay."""
+
 
 class VerletList:
     """The neighbour list of a batch of structures whose atoms move, and whose cells only change by :meth:`rescale`.
 
     Positions are those of an integrator: float64 and never wrapped. Graphs are handed out with positions brought back
-    into the cell, so that a potential in single precision loses nothing when atoms have diffused far.
+    into the cell, and where there is none near the origin, so that a potential in single precision loses nothing when
+    atoms have diffused far.
 
     Args:
         positions: (atoms, 3) Å, float64.
@@ -173,7 +177,7 @@ class VerletList:
         for number in stale:
             part = slice(self._offsets[number], self._offsets[number + 1])
             cell, pbc = cells[number], self._pbc_array[number]
-            origin[part] = _whole_cells(arrays[part], cell, pbc)
+            origin[part] = _origin(arrays[part], cell, pbc)
             self._lists[number] = neighbour_list(arrays[part] - origin[part], cell, pbc, self.cutoff + self.skin)
         self._origin = torch.from_numpy(origin).to(positions.device)
         chosen = torch.zeros(len(self._cell), dtype=torch.bool)
@@ -197,12 +201,15 @@ class VerletList:
         self._inverse_radii = 1 / (radii[self._edges[0]] + radii[self._edges[1]])
 
 
-def _whole_cells(
+def _origin(
     positions: npt.NDArray[np.float64], cell: npt.NDArray[np.float64], pbc: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """(atoms, 3) Å, the lattice vectors to subtract from positions to bring them into the cell."""
-    if not pbc.any():
-        return np.zeros_like(positions)
+    """(atoms, 3) Å to subtract from positions of a structure, which brings it into its cell and near the origin.
+
+    Lattice vectors, different for each atom, and along directions that are not periodic the same vector for all.
+    """
     lattice = cell[pbc]
     # the pseudo-inverse gives fractions along the periodic directions, whether the cell has the others or not
-    return np.asarray(np.floor(positions @ np.linalg.pinv(lattice)) @ lattice)
+    fractions = positions @ np.linalg.pinv(lattice)
+    across = (positions - fractions @ lattice).mean(axis=0)
+    return np.asarray(np.floor(fractions) @ lattice + _GRID * np.rint(across / _GRID))

@@ -34,14 +34,15 @@ class Watch:
         self.warnings = [""] * count
 
     def look(
-        self, graph: AtomGraph, numbers: npt.NDArray[np.int64], step: int, picoseconds: float
+        self, graph: AtomGraph, numbers: npt.NDArray[np.int64], step: int, timestep: Float[Tensor, " systems"]
     ) -> dict[int, Failure]:
         """Structures that the spread is to stop, by their number in the graph; none between looks.
 
         Args:
             graph: the structures that are running.
             numbers: (systems,) which structures of the batch these are.
-            step, picoseconds: of the simulation.
+            step: of the simulation.
+            timestep: (systems,) fs.
         """
         if step % self._limits.spread_interval:
             return {}
@@ -54,5 +55,6 @@ class Watch:
         failures = guards.doubtful(spread, graph.system, graph.species, self._limits.spread)
         for local, failure in failures.items():
             number = int(numbers[local])
-            self.warnings[number] = self.warnings[number] or f"{failure.finding} at {picoseconds:.3f} ps"
+            time = step * float(timestep[local]) / 1000
+            self.warnings[number] = self.warnings[number] or f"{failure.finding} at {time:.3f} ps"
         return failures if self._limits.spread_stops else {}

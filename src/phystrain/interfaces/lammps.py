@@ -126,8 +126,8 @@ def _collect(potential: nn.Module, terms: Terms) -> None:
     if isinstance(inner, nn.ModuleDict):
         for term in inner.values():
             _collect(term, terms)
-    elif isinstance(held := getattr(potential, "potential", None), nn.Module):
-        _collect(held, terms)
+    elif getattr(potential, "additive", False) and isinstance(held := getattr(potential, "potential", None), nn.Module):
+        _collect(held, terms)  # any other potential around one changes its energies
     elif isinstance(potential, PairPotential):
         terms.pairs.append(potential)
     elif isinstance(potential, EmbeddedAtomPotential):
@@ -139,8 +139,8 @@ def _collect(potential: nn.Module, terms: Terms) -> None:
             terms.references[number] = terms.references.get(number, 0.0) + energy
     else:
         raise UserError(
-            f"{type(potential).__name__} cannot be written for LAMMPS: only classical potentials can.\n"
-            "A network runs through ASE: phystrain.interfaces.ase.PhystrainCalculator.from_path(MODEL)."
+            f"{type(potential).__name__} cannot be written for LAMMPS: only classical potentials and their sums can.\n"
+            "All others run through ASE: phystrain.interfaces.ase.PhystrainCalculator.from_path(MODEL)."
         )
 
 

@@ -107,7 +107,7 @@ class Config(RunTest):
         drifting = [rung for rung in known if rung.ratio is not None and rung.ratio >= self.limit]
         rough = [rung for rung in rungs if self._is_rough(rung)]
         broken = [rung for rung in rungs if not rung.complete]
-        unbearable = [rung for rung in rungs if not rung.complete or rung.heating >= self.bearable * rung.kelvin]
+        unbearable = [rung for rung in rungs if not rung.complete or self._is_heated(rung)]
         passed: bool | None = not (drifting or rough or broken)
         if passed and len(known) < len(rungs):
             passed = None  # too short to tell
@@ -143,7 +143,7 @@ class Config(RunTest):
         fluctuation = [self._fluctuation(run, one, other) for one, other in zip(coarse, fine, strict=False)]
         fall, share = (np.median(fluctuation, axis=0).tolist()) if fluctuation else (None, None)
         fall, share = (None if value is None or not np.isfinite(value) else value for value in (fall, share))
-        heating = 0.0 if worst is None else abs(worst.slope) / (3000 * BOLTZMANN * 1000 * self.friction)
+        heating = None if worst is None else abs(worst.slope) / (3000 * BOLTZMANN * 1000 * self.friction)
         return Rung(
             kelvin=kelvin,
             complete=bool(run.survived[at].all()),
@@ -199,6 +199,10 @@ class Config(RunTest):
             return False
         return rung.fall < self.fall and rung.share > self.negligible
 
+    def _is_heated(self, rung: "Rung") -> bool:
+        """Whether the atoms would be hotter under a thermostat than is bearable."""
+        return rung.heating is not None and bool(rung.heating >= self.bearable * rung.kelvin)
+
     def _conditions(
         self, drifting: list["Rung"], rough: list["Rung"], broken: list["Rung"], timestep: float
     ) -> list[str]:
@@ -230,7 +234,7 @@ class Rung(NamedTuple):
         ratio, halved: drift ratios at the time step and at half of it.
         fall: of the fluctuation when the step is halved.
         share: fluctuation of the total energy over that of the kinetic energy.
-        heating: K above the set temperature under a thermostat.
+        heating: K above the set temperature under a thermostat; ``None`` where a run was too short.
         figures: by name.
         curve: total energy of the first run.
     """
@@ -243,7 +247,7 @@ class Rung(NamedTuple):
     halved: float | None
     fall: float | None
     share: float | None
-    heating: float
+    heating: float | None
     figures: Figures
     curve: Curve
 
