@@ -48,7 +48,7 @@ def test_runs_lost_at_the_training_temperature_make_unsafe():
 @pytest.mark.parametrize("test", ["derivatives", "symmetry"])
 def test_what_no_temperature_mends_makes_unsafe(test):
     verdict = judge([result(test, False), survival(1.0, 1.0)])
-    assert verdict.grade == "unsafe"
+    assert (verdict.grade, verdict.kelvin) == ("unsafe", 0.0)
     assert test.capitalize() in verdict.sentence
     assert "up to" not in verdict.sentence
 

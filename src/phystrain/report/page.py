@@ -215,7 +215,6 @@ def _cards(variants: Sequence[Variant]) -> list[Card]:
         if verdict is None:
             continue
         grade = verdict.grade or ""
-        known = verdict.kelvin and grade != "unsafe"
         cards.append(
             Card(
                 name=variant.name,
@@ -223,7 +222,7 @@ def _cards(variants: Sequence[Variant]) -> list[Card]:
                 word=grade.capitalize() or "Not graded",
                 sign=_SIGNS.get(grade, "?"),
                 sentence=verdict.sentence,
-                kelvin=f"Safe up to {number(verdict.kelvin)} K" if known else "",
+                kelvin=f"Safe up to {number(verdict.kelvin)} K" if verdict.kelvin else "",
                 conditions=[clause for clause in verdict.conditions if clause not in verdict.sentence],
                 reasons=verdict.reasons,
                 untested=verdict.untested,

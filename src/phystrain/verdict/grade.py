@@ -8,7 +8,8 @@ The rules, all of them:
   shows that runs live, and no relaxation.
 * The safe temperature is the highest one at which all runs of the survival test lived, or, where that test was not
   made, the highest of the other passed tests that name one. Every test that failed lowers it to its own. If nothing
-  is left of it (0 K: runs were lost at the training temperature), the verdict is ``unsafe``.
+  is left of it (0 K: runs were lost at the training temperature), the verdict is ``unsafe``; and it is 0 K wherever
+  the verdict is that, for those who read the number alone.
 * Runs shorter than :data:`SHORTEST`, of the survival test or, where that was not made, of all others, make it
   ``limited`` at best too, and no temperature is called safe.
 * What does not apply, could not be done or was not run is named; it changes nothing else.
@@ -68,7 +69,7 @@ class Verdict(BaseModel):
 
     Attributes:
         grade: ``safe``, ``limited`` or ``unsafe``; ``None`` if nothing was judged.
-        kelvin: highest temperature found safe; ``None`` if no test could say.
+        kelvin: highest temperature found safe, 0 if there is none; ``None`` if no test could say.
         sentence: the grade with the temperature and the conditions it holds in.
         reasons: why it is no better, one finding each.
         conditions: clauses in which it holds.
@@ -78,7 +79,9 @@ class Verdict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     grade: Grade | None = Field(description="safe, limited or unsafe; null if nothing was judged")
-    kelvin: float | None = Field(None, description="highest temperature found safe, K; null if no test could say")
+    kelvin: float | None = Field(
+        None, description="highest temperature found safe, K, 0 if none is; null if no test could say"
+    )
     sentence: str = Field(description="the grade with the temperature and the conditions it holds in")
     reasons: list[str] = Field([], description="why it is no better, one finding each")
     conditions: list[str] = Field([], description="clauses in which it holds")
@@ -87,8 +90,7 @@ class Verdict(BaseModel):
     @property
     def short(self) -> str:
         """For a cell of a table, such as ``limited, 450 K``."""
-        known = self.kelvin and self.grade != "unsafe"
-        return (self.grade or "not graded") + (f", {self.kelvin:g} K" if known else "")
+        return (self.grade or "not graded") + (f", {self.kelvin:g} K" if self.kelvin else "")
 
     @property
     def lines(self) -> list[str]:
@@ -118,6 +120,8 @@ def judge(results: Sequence[Result]) -> Verdict:
     if grade == "safe" and not dynamics:
         grade = "limited"
         reasons.append("No dynamics was judged, and static tests alone do not show that runs live.")
+    if grade == "unsafe":
+        kelvin = 0.0
     length = _runs(results)[1] or max((_length(result) for result in dynamics), default=None)
     if grade != "unsafe" and length is not None and length < SHORTEST:
         grade = "limited" if grade == "safe" else grade
