@@ -235,8 +235,7 @@ def predicted(verdict: dict[str, Any]) -> float:
 def chgnet(options: argparse.Namespace) -> dict[str, Any]:
     """CHGNet on Li-Mn-O crystals."""
     data = options.data / "li_electrode" / "test.xyz"
-    # a step costs a quarter of a second on two cores: what four minutes of dynamics show is what there is to say
-    lengths = ["--temperature", "1000", "--minutes", "4", "--replicas", str(options.replicas)]
+    lengths = ["--temperature", "1000", "--picoseconds", "1", "--timestep", "2", "--replicas", str(options.replicas)]
     start = options.work / "chgnet.xyz"
     source = read(data).structures
     write(choose_starts(source, Starts(count=options.replicas)), start)  # without labels: their zero is another
