@@ -1,4 +1,6 @@
-"""The heating ramp of the experiment ``mo-40`` with a published potential in place of a network: is its end a fault?
+"""The heating ramp of ``mo-40`` with a published potential in place of a network.
+
+Its end tells whether the contacts that end a network's ramp are faults.
 
 ``python -m benchmarks.published_ramp --data DIR`` writes ``results/published_ramp.json``. The potential is the
 Finnis-Sinclair one of Ackland and Thetford as tabulated for LAMMPS (``eam/MoW_FS1984.eam.fs``).
