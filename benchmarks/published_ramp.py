@@ -3,7 +3,8 @@
 Its end tells whether the contacts that end a network's ramp are faults.
 
 ``python -m benchmarks.published_ramp --data DIR`` writes ``results/published_ramp.json``. The potential is the
-Finnis-Sinclair one of Ackland and Thetford as tabulated for LAMMPS (``eam/MoW_FS1984.eam.fs``).
+one of Finnis and Sinclair, Phil. Mag. A 50, 45 (1984), without the stiffer core that was added to it later, tabulated
+for LAMMPS (``eam/MoW_FS1984.eam.fs``).
 """
 
 import argparse

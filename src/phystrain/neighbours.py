@@ -49,7 +49,7 @@ def neighbour_list(
 
 
 def _without_voids(positions: Array, normals: Array, cutoff: float) -> Array:
-    """Positions with gaps wider than the cut-off narrowed, where structures are very long: the pairs are the same.
+    """Positions with gaps narrowed to twice the cut-off, where structures are very long: the pairs are the same.
 
     Args:
         positions: (atoms, 3) Å.

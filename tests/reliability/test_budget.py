@@ -1,10 +1,13 @@
 """Lengths of runs from the time there is."""
 
+from types import SimpleNamespace
+
 import pytest
 from ase import Atoms
 
 from phystrain.data.structures import Structures
 from phystrain.reliability._suite import parse_tests
+from phystrain.verdict import budget
 from phystrain.verdict.budget import Cost, share_out, step_cost, within
 
 DYNAMICS = ("drift", "heating", "survival", "squeeze", "relaxation", "rdf")
@@ -68,6 +71,21 @@ def test_what_does_not_apply_gets_no_time(lennard_jones, subject_of):
     alone, _ = share_out(subject_of(lennard_jones, start=pair), without, cost, 300.0)
     assert planned["survival"] == alone["survival"]
     assert "squeeze" not in notes
+
+
+def test_cost_of_steps_follows_the_clock(lennard_jones, subject_of, monkeypatch):
+    """A clock that only runs while atoms move, so that what a step costs is known."""
+    now = 0.0
+
+    def run(potential, structures, settings):
+        nonlocal now
+        steps = round(1000 * settings.picoseconds / settings.step_of(structures.species))
+        now += 0.3 + steps * (2e-3 + 5e-5 * len(structures.positions))  # a start, which is no part of a step
+
+    monkeypatch.setattr(budget, "simulate", run)
+    monkeypatch.setattr(budget, "time", SimpleNamespace(perf_counter=lambda: now))
+    cost = step_cost(subject_of(lennard_jones), 4)
+    assert (cost.fixed, cost.each) == pytest.approx((2e-3, 5e-5))
 
 
 def test_steps_are_timed(lennard_jones, subject_of):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from phystrain.errors import UserError
 from phystrain.train.launch import Processes, forgotten, is_first, is_first_here, launched
-from phystrain.train.processes import PATIENCE, alone, patience
+from phystrain.train.processes import PATIENCE, alone, is_lost, patience
 
 LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}}
 CASES = {
@@ -86,6 +86,21 @@ def test_one_process_speaks_for_all():
     assert [is_first_here(SRUN | {"SLURM_PROCID": "4", "SLURM_LOCALID": number}) for number in "01"] == [True, False]
     assert not is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid() + 1)})
     assert is_first({"PHYSTRAIN_STARTED_BY": str(os.getpid())})
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms for recv",
+        "Application timeout caused pair closure",
+        "Connection closed by peer [127.0.0.1]:40312",
+    ],
+)
+def test_errors_of_a_connection_are_known(words):
+    """As torch has raised them, of which some are plain ``RuntimeError`` and do not name where they come from."""
+    assert is_lost(RuntimeError(words))
+    assert not is_lost(ValueError(words))
+    assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_one_process_alone_simply_works(monkeypatch):

@@ -294,7 +294,10 @@ def groups(sizes: npt.NDArray[Any], limit: int) -> list[Ints]:
 
     Args:
         sizes: (n,) of each, such as atoms or edges.
-        limit: of a group.
+        limit: of a group; the last of it may exceed that.
+
+    Returns:
+        (members,) of each group; none where there is nothing.
     """
     if not len(sizes):
         return []

@@ -34,7 +34,7 @@ from phystrain.potentials._network import trimmed
 from phystrain.statistics import Statistics, pair_name
 
 _NOTHING = 1e-12
-"""A density that a neighbour four times as far as the usual one makes."""
+"""Density that bounds nothing: one neighbour nearly four times as far as usual, at the fastest decay as it comes."""
 
 
 class Margins(BaseModel):
@@ -55,7 +55,7 @@ class Margins(BaseModel):
         None,
         gt=0,
         description="decay of one more density, in which a neighbour counts at most once however close: it alone then "
-        "tells which atoms are lonely, and two atoms alone fade at every distance",
+        "tells which atoms are lonely; two atoms alone fade at every distance where labels have two neighbours or more",
     )
 
     @model_validator(mode="after")
@@ -192,5 +192,5 @@ def _above(density: Tensor, low: Tensor, lowest: float) -> Tensor:
 
 def _below(density: Tensor, high: Tensor, highest: float) -> Tensor:
     """1 up to the highest density, 0 above a multiple of it; 1 where there is no bound."""
-    share = smoothstep((highest - density / high.clamp(1e-12, 1e12)) / (highest - 1))
+    share = smoothstep((highest - density / high.clamp(_NOTHING, 1 / _NOTHING)) / (highest - 1))
     return torch.where(torch.isfinite(high), share, 1.0)

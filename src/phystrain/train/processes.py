@@ -32,6 +32,12 @@ _FAILED, _LEFT = "phystrain/failed", "phystrain/left"
 _GRACE = 60.0
 """Seconds that the other processes have to end after a run, in which the first one has the most to do."""
 
+_LOST = ("gloo", "pair closure", "closed by peer", "reset by peer")
+"""Words of the errors, not always of a class of their own, by which a process learns that it waits in vain."""
+
+_WAITED = ("imed out", "imeout")
+"""Words of those that say for how long."""
+
 _CHUNK = 1 << 26
 _SMALL = 1 << 16
 
@@ -191,7 +197,7 @@ def _outcome(error: BaseException) -> BaseException:
     if isinstance(error, Echo) or not isinstance(error, Exception):
         _first_to_fail()
         return error
-    if _is_lost(error):
+    if is_lost(error):
         return _lost(error)
     first = _first_to_fail()
     if isinstance(error, UserError):
@@ -206,10 +212,10 @@ def _first_to_fail() -> bool:
         return False
 
 
-def _is_lost(error: Exception) -> bool:
+def is_lost(error: Exception) -> bool:
     """Whether an error says that another process does not answer."""
     distributed = isinstance(error, torch.distributed.DistError)
-    return distributed or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    return distributed or (isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST))
 
 
 def _lost(error: Exception) -> BaseException:
@@ -230,7 +236,7 @@ def _lost(error: Exception) -> BaseException:
         time.sleep(0.05)
     if rank() > 1 or not _first_to_fail():  # of the first two, at least one is left
         return Echo()
-    waited = "imed out" in str(error)
+    waited = any(words in str(error) for words in _WAITED)
     unknown = (
         f"another process did not answer for {patience().total_seconds():g} s ({PATIENCE} sets how long to wait)"
         if waited

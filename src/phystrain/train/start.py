@@ -75,11 +75,11 @@ def start(
         terms["prior"] = {"kind": "frozen", "potential": _without_reference(prior)}
         statistics = _of_the_rest(statistics, prior, labelled)
     if stage.confine is not None:
-        margins = stage.confine.model_dump()
+        margins: Margins = stage.confine
         if prior is not None and prior.config["terms"].get("model", {}).get("kind") == "wall":
             # where the network fades, the prior's energies count, and a wall has none but at short distance: a crystal
             # that is compressed would fall back to the energy of none
-            margins["highest"] = None
+            margins = margins.model_copy(update={"highest": None})
         terms["model"] = confined(terms["model"], margins, statistics, labelled)
     settings = {"kind": "sum", "terms": terms}
     potential = build(settings, statistics)
@@ -124,18 +124,18 @@ def _of_the_rest(statistics: Statistics, prior: SavedModel, labelled: Structures
 
 
 def confined(
-    settings: dict[str, Any], margins: dict[str, Any], statistics: Statistics, labelled: Structures
+    settings: dict[str, Any], margins: Margins, statistics: Statistics, labelled: Structures
 ) -> dict[str, Any]:
     """Settings of a network that fades outside the local densities of the labelled structures.
 
     Args:
         settings: of the network.
-        margins: fields of :class:`phystrain.stages.Confine`.
+        margins: where it fades.
         statistics: of the data.
         labelled: whose atoms set the range; atoms alone in vacuum do not count.
     """
     cutoff = float(build(settings, statistics).cutoff)  # type: ignore[arg-type]
-    density = LocalDensity(statistics, cutoff, Margins(**margins))
+    density = LocalDensity(statistics, cutoff, margins)
     bodies = labelled.select(~isolated(labelled))
     store = GraphStore(bodies, cutoff)
     found = np.concatenate(
@@ -146,7 +146,7 @@ def confined(
         number: list(zip(values.min(axis=0).tolist(), values.max(axis=0).tolist(), strict=True))
         for number, values in ranges.items()
     }
-    return {"kind": "confined", "potential": settings, "densities": densities, **margins}
+    return {"kind": "confined", "potential": settings, "densities": densities, **margins.model_dump()}
 
 
 def _without_reference(saved: SavedModel) -> dict[str, Any]:
