@@ -29,6 +29,7 @@ WORKER = Path(__file__).with_name("worker.py")
 
 ENVIRONMENTS = {
     "schnetpack": (["graph-pes==1.0.2", "matscipy"], ["schnetpack==2.1.1"]),
+    "nequip": (["nequip==0.19.1", "matscipy"], []),
 }
 """By name of the environment: packages, and packages that are installed without what they ask for."""
 
@@ -46,11 +47,14 @@ PAIRS = [
 def environments(options: argparse.Namespace) -> None:
     """Make them."""
     for name, (packages, alone) in ENVIRONMENTS.items():
+        if options.only and name not in options.only:
+            continue
         pip = [str(options.folder / name / "bin" / "python"), "-m", "pip", "install", "--quiet"]
         subprocess.run([sys.executable, "-m", "venv", str(options.folder / name)], check=True)
         subprocess.run([*pip, "torch==2.13.0"], check=True)
         subprocess.run([*pip, *packages], check=True)
-        subprocess.run([*pip, "--no-deps", *alone], check=True)
+        if alone:
+            subprocess.run([*pip, "--no-deps", *alone], check=True)
 
 
 class Worker:
@@ -149,6 +153,8 @@ def main() -> None:
         command.set_defaults(do=action)
         if name != "table":
             command.add_argument("--folder", type=Path, required=True, help="of the environments")
+        if name == "environments":
+            command.add_argument("--only", nargs="*", default=[], help="names; all if not given")
         if name == "run":
             command.add_argument("--data", type=Path, required=True)
             command.add_argument("--rounds", type=int, default=15)

@@ -5,6 +5,7 @@ from ase import Atoms
 from torch import nn
 
 from phystrain.data.structures import Structures
+from phystrain.potentials import build
 from phystrain.reliability.cutoff import Config
 from phystrain.statistics import Statistics
 
@@ -72,6 +73,16 @@ def test_jump_of_a_potential_that_names_no_cutoff(subject_of, dimer):
     assert result.figures["cut-off, Å"] is None
     assert result.figures["largest jump of the energy, meV"] == pytest.approx(3, rel=0.01)
     assert Config()(subject_of(Own(0.0, cutoff=0.0), **dimer)).passed
+
+
+def test_onset_of_a_repulsion_is_no_jump(subject_of, dimer):
+    """The wall's force bends where it begins, and beside no force at all even a bend looks large."""
+    wall = build({"kind": "wall", "height": 100}, Statistics.bare((18,))).double()
+    onset = float(wall.cutoff)
+    pair = Structures.from_ase([Atoms("Ar2", [[0, 0, 0], [onset / 0.7, 0, 0]])])
+    result = Config(rattle=0.0, compressed=0.7)(subject_of(wall, **dimer | {"start": pair}))
+    assert result.passed, result.sentence
+    assert 0 < result.figures["largest jump of a force, meV/Å"] < 0.1
 
 
 def test_effort_is_limited(lennard_jones, subject_of):

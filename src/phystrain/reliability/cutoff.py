@@ -7,7 +7,8 @@ the order of many others, which is what a cap on the number of neighbours stumbl
 arXiv 2502.12147, name both among the causes of lost energy conservation).
 
 A jump is told from a steep but smooth curve by fifth differences: where they are largest the line is looked at again
-with a sixteenth of the step, at which anything smooth has vanished and a jump is as large as before.
+with a sixteenth of the step, and where that looks like a jump with a sixteenth of that: anything smooth has vanished
+then, as has the onset of a repulsion whose third derivative alone is not continuous, and a jump is as large as before.
 """
 
 from dataclasses import replace
@@ -81,8 +82,14 @@ class Config(StaticTest):
         half = max(1, self.closer // 2)
         picked = {id(top): top for top in sorted(tops, key=lambda top: -top.energy)[:half]}
         picked |= {id(top): top for top in sorted(tops, key=lambda top: -top.force)[:half]}
-        found = [self._closer(subject, top) for top in picked.values()]
         limit = 1000 * self.thermal * BOLTZMANN * max(1.0, min(subject.temperatures, default=ROOM))
+        found = []
+        for top in picked.values():
+            step = top.line.step / _FINER
+            jump = self._closer(subject, top, step)
+            if jump.size(limit, force_limit) > 1 and jump.finite:
+                jump = self._closer(subject, top._replace(begin=jump.place - step / 2), step / _FINER)
+            found.append(jump)
         worst = max(found, key=lambda jump: jump.size(limit, force_limit))
         noise = float(np.median([jump.noise for jump in found]))
         force_noise = float(np.median([jump.force_noise for jump in found]))
@@ -170,9 +177,8 @@ class Config(StaticTest):
                 break
         return tops, spread(forces)
 
-    def _closer(self, subject: Subject, top: "Top") -> "Jump":
-        """What is left of a steep place with finer steps."""
-        step = top.line.step / _FINER
+    def _closer(self, subject: Subject, top: "Top", step: float) -> "Jump":
+        """What is left of a steep place with finer steps (Å)."""
         places = top.begin + step * np.arange(-3.0, _FINER + 4)
         energy, forces = _along(subject, top.line, places, self.batch_atoms)
         by_energy = np.abs(jumps_of(energy))
@@ -258,7 +264,12 @@ class Jump(NamedTuple):
         excess = max(
             (self.energy - _NOISE_FACTOR * self.noise) / energy, (self.force - _NOISE_FACTOR * self.force_noise) / force
         )
-        return excess if np.isfinite(self.energy + self.force) else float("inf")
+        return excess if self.finite else float("inf")
+
+    @property
+    def finite(self) -> bool:
+        """Whether there are numbers at all."""
+        return bool(np.isfinite(self.energy + self.force))
 
 
 def with_probe(structure: Structures, element: int, generator: np.random.Generator) -> tuple[Structures, Floats]:
