@@ -32,8 +32,8 @@ from phystrain.train.step import TrainingStep
 
 KINDS = {
     "energy + forces": {"energy": {}, "forces": {"weight": 10.0}},
-    "+ PITC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {}},
-    "+ PITC + PISC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {}, "pisc": {}},
+    "+ PITC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {"weight": 1}},
+    "+ PITC + PISC": {"energy": {}, "forces": {"weight": 10.0}, "pitc": {"weight": 1}, "pisc": {"weight": 1}},
 }
 
 
@@ -44,19 +44,22 @@ def molecules(folder: Path) -> list[Atoms]:
 
 def quartz() -> list[Atoms]:
     """Four rattled cells of alpha-quartz with 72 atoms."""
+    cells = [quartz_cell((2, 2, 2), seed) for seed in range(4)]
+    assert all(len(cell) == 72 for cell in cells)
+    return cells
+
+
+def quartz_cell(repeats: tuple[int, int, int], seed: int = 0) -> Atoms:
+    """A rattled cell of alpha-quartz of nine atoms times the repeats."""
     unit = crystal(
         ["Si", "O"],
         [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.7858)],
         spacegroup=152,
         cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
     )
-    cells = []
-    for seed in range(4):
-        cell = unit.repeat((2, 2, 2))
-        cell.rattle(0.05, seed=seed)
-        cells.append(cell)
-    assert all(len(cell) == 72 for cell in cells)
-    return cells
+    cell = unit.repeat(repeats)
+    cell.rattle(0.05, seed=seed)
+    return cell
 
 
 def labelled(frames: list[Atoms], reach: float, cutoff: float) -> Batch:

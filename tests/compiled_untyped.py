@@ -55,8 +55,8 @@ EVERY_TERM = {
     "forces": {"weight": 10.0},
     "stress": {},
     "pitc": {"weight": "auto"},
-    "antithetic": {},
-    "pisc": {"distribution": "adversarial_gradient"},
+    "antithetic": {"weight": 1.0},
+    "pisc": {"weight": 1.0, "distribution": "adversarial_gradient"},
 }
 
 

@@ -5,7 +5,8 @@
     python -m benchmarks.peers table
 
 A round makes one step of ours and one of the peer's in turn, each in a process of its own that was warmed up; the ratio
-is the median over rounds of the ratio of processor times within a round. DIR holds 3bpa/train_300K.xyz.
+is the median over rounds of the ratio of processor times within a round. Pairs that are in the result file stay. DIR
+holds 3bpa/train_300K.xyz.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import ase.io
 
-from benchmarks.step import molecules, quartz
+from benchmarks.step import molecules, quartz, quartz_cell
 from phystrain.files import write_text
 from phystrain.progress import track
 
@@ -30,18 +31,30 @@ WORKER = Path(__file__).with_name("worker.py")
 ENVIRONMENTS = {
     "schnetpack": (["graph-pes==1.0.2", "matscipy"], ["schnetpack==2.1.1"]),
     "nequip": (["nequip==0.19.1", "matscipy"], []),
+    "matgl": (["matgl==4.1.2", "matscipy"], []),
+    "torchmd-net": (["torchmd-net==3.1.0", "ase", "matscipy"], []),
+    "mace": (["mace-torch==0.3.16", "matscipy"], []),
 }
 """By name of the environment: packages, and packages that are installed without what they ask for."""
 
+STEPS, MOVES = ("train", "forces"), ("cell", "md")
 PAIRS = [
-    (ours, peer, environment)
-    for environment, package in (("schnetpack", "schnetpack"), ("schnetpack", "graph-pes"))
-    for kind in ("painn", "schnet")
-    for ours, peer in (
-        (f"phystrain {kind}", f"{package} {kind}"),
-        (f"phystrain {kind}, compiled", f"{package} {kind}"),
+    (f"phystrain {kind}{how}", peer, environment, works)
+    for kind, peer, environment, works in (
+        ("painn", "schnetpack painn", "schnetpack", (*STEPS, *MOVES)),
+        ("schnet", "schnetpack schnet", "schnetpack", STEPS),
+        ("painn", "graph-pes painn", "schnetpack", STEPS),
+        ("schnet", "graph-pes schnet", "schnetpack", STEPS),
+        ("m3gnet", "matgl m3gnet", "matgl", STEPS),
+        ("torchmd_et", "torchmd-net torchmd_et", "torchmd-net", STEPS),
+        ("tensornet", "torchmd-net tensornet", "torchmd-net", STEPS),
+        ("painn", "nequip S", "nequip", (*STEPS, *MOVES)),
+        ("painn", "nequip S, compiled", "nequip", ("train",)),
+        ("painn", "mace small", "mace", ("train", "md")),
     )
+    for how in ("", ", compiled")
 ]
+"""Ours, the peer, its environment, and what they do."""
 
 
 def environments(options: argparse.Namespace) -> None:
@@ -94,22 +107,28 @@ def run(options: argparse.Namespace) -> None:
     """Measure every pair that is not in the result file yet."""
     found = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.redo else {"rows": []}
     done = {(row["system"], row["ours"], row["peer"], row["work"]) for row in found["rows"]}
-    systems = {"8 molecules of 27": molecules(options.data), "4 quartz cells of 72": quartz()}
+    batches = {"8 molecules of 27": molecules(options.data), "4 quartz cells of 72": quartz()}
+    works = {
+        **dict.fromkeys(STEPS, batches),
+        "cell": {"quartz, 1,512 atoms": [quartz_cell((7, 6, 4))]},
+        "md": {"molecule of 27": molecules(options.data)[:1]},
+    }
     jobs = [
-        (system, frames, *pair, work)
-        for system, frames in systems.items()
-        for pair in PAIRS
-        for work in ("train", "forces")
-        if (system, pair[0], pair[1], work) not in done
+        (system, frames, ours, peer, environment, work)
+        for ours, peer, environment, does in PAIRS
+        for work in does
+        for system, frames in works[work].items()
+        if (system, ours, peer, work) not in done and (not options.only or environment in options.only)
     ]
     for system, frames, ours, peer, environment, work in track(jobs, "pairs"):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "frames.xyz"
             bare = [frame.copy() for frame in frames]
             ase.io.write(file, bare)
+            does = "forces" if work == "cell" else work
             workers = [
-                Worker(sys.executable, ours, file, work),
-                Worker(str(options.folder / environment / "bin" / "python"), peer, file, work),
+                Worker(sys.executable, ours, file, does),
+                Worker(str(options.folder / environment / "bin" / "python"), peer, file, does),
             ]
             times = [[worker.step() for worker in workers] for _ in range(options.rounds)]
             for worker in workers:
@@ -135,8 +154,8 @@ def table(options: argparse.Namespace) -> None:  # noqa: ARG001
     """Print the table in Markdown."""
     rows = json.loads(RESULTS.read_text())["rows"]
     print("| work | system | ours | peer | ours, ms | peer, ms | ratio |\n| --- | --- | --- | --- | --- | --- | --- |")
-    names = {"train": "training step", "forces": "energy and forces"}
-    for row in sorted(rows, key=lambda row: (row["work"] != "train", row["peer"], row["system"], row["ours"])):
+    names = dict(zip((*STEPS, *MOVES), ("training step", *2 * ("energy and forces",), "step of dynamics"), strict=True))
+    for row in sorted(rows, key=lambda row: ([*names].index(row["work"]), row["peer"], row["system"], row["ours"])):
         mine, theirs = row["ms"]
         print(
             f"| {names[row['work']]} | {row['system']} | {row['ours'].removeprefix('phystrain ')} | {row['peer']} "
@@ -153,8 +172,7 @@ def main() -> None:
         command.set_defaults(do=action)
         if name != "table":
             command.add_argument("--folder", type=Path, required=True, help="of the environments")
-        if name == "environments":
-            command.add_argument("--only", nargs="*", default=[], help="names; all if not given")
+            command.add_argument("--only", nargs="*", default=[], help="names of environments; all if not given")
         if name == "run":
             command.add_argument("--data", type=Path, required=True)
             command.add_argument("--rounds", type=int, default=15)

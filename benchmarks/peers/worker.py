@@ -3,9 +3,11 @@
 Usage: ``python worker.py NETWORK STRUCTURES.xyz WORK``. It prints ``ready``, the number of parameters, then
 for each line on standard input makes one step and prints its processor and wall time in ms.
 
-The work is ``train``: energy, forces, squared errors of both, backward, Adam; or ``forces``: energy and forces.
-Neighbour lists are made before. All networks: 128 channels, 3 layers, 20 radial functions, 5 Å, float32.
-Memory is kept by the allocator for all alike.
+The work is ``train``: energy, forces, squared errors of both, backward, Adam; ``forces``: energy and forces, with
+neighbour lists made before; or ``md``: a step of velocity Verlet of ASE with the first structure. There ours is the
+calculator that phystrain ships, and a peer's is the least that it could be: matscipy's neighbour list and the network.
+5 Å, float32. SchNet and PaiNN have 128 channels, 3 layers and 20 radial functions; the others are of the size that
+their authors publish (see :data:`SIZES` and the functions). Memory is kept by the allocator for all alike.
 """
 
 import ctypes
@@ -14,9 +16,20 @@ import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 CUTOFF = 5.0
 CHANNELS, LAYERS, RADIAL = 128, 3, 20
+SIZES: dict[str, dict] = {
+    "painn": {"channels": CHANNELS, "layers": LAYERS, "radial_count": RADIAL},
+    "schnet": {"channels": CHANNELS, "filters": CHANNELS, "layers": LAYERS, "radial_count": RADIAL},
+    "m3gnet": {"preset": "matgl"},
+    "tensornet": {"channels": 128, "layers": 2, "radial_count": 32, "envelope": "cosine"},
+    "torchmd_et": {"channels": 128, "layers": 4, "heads": 8, "radial_count": 32, "envelope": "cosine"},
+}
+"""Of ours."""
 
 
 def keep_memory() -> None:
@@ -39,23 +52,28 @@ def of_phystrain(kind: str, frames: list, *, compiled: bool) -> tuple:
     from phystrain.potentials import build
     from phystrain.statistics import Statistics
 
-    species = tuple(sorted({int(number) for frame in frames for number in frame.numbers}))
-    settings = {"kind": kind, "channels": CHANNELS, "layers": LAYERS, "radial_count": RADIAL, "cutoff": CUTOFF}
-    if kind == "schnet":
-        settings["filters"] = CHANNELS
-    potential = build(settings, Statistics.bare(species))
-    graph = AtomGraph.from_ase(frames, CUTOFF, dtype=torch.float32)
+    potential = build({"kind": kind, "cutoff": CUTOFF, **SIZES[kind]}, Statistics.bare(elements(frames)))
     trained = code.faster(potential, training=True) if compiled else potential
     tested = code.faster(potential) if compiled else potential
 
-    def predict(train: bool) -> tuple:
-        found = evaluate(trained if train else tested, graph, create_graph=train)
-        return found.energy, found.forces
+    def listed(some: list) -> Callable:
+        graph = AtomGraph.from_ase(some, CUTOFF, dtype=torch.float32)
 
-    return potential, predict
+        def predict(train: bool) -> tuple:
+            found = evaluate(trained if train else tested, graph, create_graph=train)
+            return found.energy, found.forces
+
+        return predict
+
+    def calculator() -> Any:
+        from phystrain.interfaces.ase import PhystrainCalculator
+
+        return PhystrainCalculator(tested)
+
+    return potential, listed, calculator
 
 
-def of_schnetpack(kind: str, frames: list) -> tuple:
+def of_schnetpack(kind: str) -> tuple:
     """SchNetPack's, assembled from its modules: its top level needs packages that torch 2.13 has no room for."""
     import importlib.util
 
@@ -82,21 +100,25 @@ def of_schnetpack(kind: str, frames: list) -> tuple:
     )
     readout = schnetpack.nn.build_mlp(n_in=CHANNELS, n_out=1)
     model = torch.nn.ModuleDict({"representation": made, "readout": readout})
-    data = flat(frames)
-    inputs = {names.Z: data["species"], names.idx_i: data["centre"], names.idx_j: data["neighbour"]}
 
-    def predict(train: bool) -> tuple:
-        positions = data["positions"].clone().requires_grad_()
-        vectors = positions[data["neighbour"]] - positions[data["centre"]] + data["shifts"]
-        features = made({**inputs, names.Rij: vectors})["scalar_representation"]
-        atomic = readout(features).squeeze(1)
-        (gradient,) = torch.autograd.grad(atomic.sum(), positions, create_graph=train)
-        return torch.zeros(len(frames)).index_add(0, data["system"], atomic), -gradient
+    def listed(some: list) -> Callable:
+        data = flat(some)
+        inputs = {names.Z: data["species"], names.idx_i: data["centre"], names.idx_j: data["neighbour"]}
 
-    return model, predict
+        def predict(train: bool) -> tuple:
+            positions = data["positions"].clone().requires_grad_()
+            vectors = positions[data["neighbour"]] - positions[data["centre"]] + data["shifts"]
+            features = made({**inputs, names.Rij: vectors})["scalar_representation"]
+            atomic = readout(features).squeeze(1)
+            (gradient,) = torch.autograd.grad(atomic.sum(), positions, create_graph=train)
+            return torch.zeros(len(some)).index_add(0, data["system"], atomic), -gradient
+
+        return predict
+
+    return model, listed, None
 
 
-def of_graph_pes(kind: str, frames: list) -> tuple:
+def of_graph_pes(kind: str) -> tuple:
     """graph-pes's."""
     from graph_pes import AtomicGraph
     from graph_pes.atomic_graph import to_batch
@@ -107,23 +129,182 @@ def of_graph_pes(kind: str, frames: list) -> tuple:
         "schnet": lambda: SchNet(channels=CHANNELS, expansion_features=RADIAL, layers=LAYERS, cutoff=CUTOFF),
     }[kind]
     model = maker()
-    batch = to_batch([AtomicGraph.from_ase(frame, cutoff=CUTOFF) for frame in frames])
 
-    def predict(train: bool) -> tuple:
-        model.train(train)
-        found = model.predict(batch, properties=["energy", "forces"])
-        return found["energy"], found["forces"]
+    def listed(some: list) -> Callable:
+        batch = to_batch([AtomicGraph.from_ase(frame, cutoff=CUTOFF) for frame in some])
 
-    return model, predict
+        def predict(train: bool) -> tuple:
+            model.train(train)
+            found = model.predict(batch, properties=["energy", "forces"])
+            return found["energy"], found["forces"]
+
+        return predict
+
+    return model, listed, None
+
+
+def of_nequip(mode: str, frames: list) -> tuple:
+    """NequIP's preset S; in training its own compilation, which it does not have for prediction without a file."""
+    import torch
+    from nequip.model import PresetNequIPGNNModel
+    from nequip.utils.global_state import set_global_state
+
+    set_global_state()
+    symbols = sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()})
+    model = PresetNequIPGNNModel(
+        preset="S",
+        seed=0,
+        model_dtype="float32",
+        type_names=symbols,
+        r_max=CUTOFF,
+        avg_num_neighbors=20.0,
+        per_type_energy_shifts=0.0,
+        per_type_energy_scales=1.0,
+        compile_mode=mode,
+    )
+
+    def listed(some: list) -> Callable:
+        data = flat(some)
+        types = [symbols.index(symbol) for frame in some for symbol in frame.get_chemical_symbols()]
+        given = {
+            "pos": data["positions"],
+            "edge_index": torch.stack([data["centre"], data["neighbour"]]).long(),
+            "atom_types": torch.tensor(types),
+            "batch": data["system"].long(),
+            "num_atoms": torch.tensor([len(frame) for frame in some]),
+        }
+        if any(frame.pbc.any() for frame in some):
+            given["cell"] = torch.tensor(np.stack([frame.cell.array for frame in some])).float()
+            given["edge_cell_shift"] = data["images"].float()
+
+        def predict(train: bool) -> tuple:
+            model.train(train)
+            found = model(dict(given))
+            return found["total_energy"].squeeze(1), found["forces"]
+
+        return predict
+
+    return model, listed, None
+
+
+def of_matgl(kind: str, frames: list) -> tuple:
+    """MatGL's M3GNet, with its defaults but for the cut-off."""
+    import torch
+    from matgl.graph._compute import create_line_graph
+    from matgl.models import M3GNet
+    from torch_geometric.data import Data
+
+    assert kind == "m3gnet"
+    symbols = tuple(sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()}))
+    model = M3GNet(element_types=symbols, is_intensive=False, use_smooth=True, cutoff=CUTOFF, threebody_cutoff=4.0)
+
+    def listed(some: list) -> Callable:
+        data = flat(some)
+        edges = torch.stack([data["centre"], data["neighbour"]]).long()
+        vectors = data["positions"][edges[1]] - data["positions"][edges[0]] + data["shifts"]
+        lines = create_line_graph(edges, vectors.norm(dim=1), vectors, data["shifts"], len(data["species"]), 4.0)
+        types = torch.tensor([symbols.index(symbol) for frame in some for symbol in frame.get_chemical_symbols()])
+
+        def predict(train: bool) -> tuple:
+            positions = data["positions"].clone().requires_grad_()
+            given = Data(
+                node_type=types,
+                pos=positions,
+                edge_index=edges,
+                pbc_offshift=data["shifts"],
+                batch=data["system"].long(),
+            )
+            given.num_graphs = len(some)
+            energy = model(g=given, l_g=lines)
+            (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=train)
+            return energy, -gradient
+
+        return predict
+
+    return model, listed, None
+
+
+def of_torchmd_net(kind: str) -> tuple:
+    """TorchMD-NET's, which makes its neighbour lists in each step, by a search that is a small part of it."""
+    import torch
+    from torchmdnet.models.model import create_model
+
+    own = {
+        "tensornet": {"model": "tensornet", "num_layers": 2, "equivariance_invariance_group": "O(3)"},
+        "torchmd_et": {
+            **{"model": "equivariant-transformer", "num_layers": 4, "num_heads": 8, "attn_activation": "silu"},
+            **{"distance_influence": "both", "neighbor_embedding": True, "vector_cutoff": True},
+        },
+    }[kind]
+    shared = {
+        **{"embedding_dimension": 128, "num_rbf": 32, "rbf_type": "expnorm", "trainable_rbf": False},
+        **{"activation": "silu", "cutoff_lower": 0.0, "cutoff_upper": CUTOFF, "max_z": 20, "max_num_neighbors": 64},
+        **{"precision": 32, "derivative": True, "atom_filter": -1, "prior_model": None, "output_model": "Scalar"},
+    }
+    model = create_model({**shared, **own, "reduce_op": "sum"})
+
+    def listed(some: list) -> Callable:
+        data = flat(some)
+        periodic = all(frame.pbc.all() for frame in some)
+        box = torch.tensor(np.stack([frame.cell.array for frame in some])).float() if periodic else None
+
+        def predict(train: bool) -> tuple:
+            model.train(train)
+            positions = data["positions"].clone().requires_grad_()
+            energy, forces = model(data["species"].long(), positions, data["system"].long(), box)
+            return energy.squeeze(1), forces
+
+        return predict
+
+    return model, listed, None
+
+
+def of_mace(kind: str, frames: list) -> tuple:
+    """MACE of its small size: 128 scalars, 2 layers, harmonics to degree 3, correlation 3."""
+    import torch
+    from e3nn import o3
+    from mace import data as mace_data
+    from mace import modules
+    from mace.tools import AtomicNumberTable, torch_geometric
+
+    assert kind == "small"
+    table = AtomicNumberTable(list(elements(frames)))
+    model = modules.ScaleShiftMACE(
+        **{"r_max": CUTOFF, "num_bessel": 8, "num_polynomial_cutoff": 5, "max_ell": 3, "num_interactions": 2},
+        interaction_cls=modules.interaction_classes["RealAgnosticResidualInteractionBlock"],
+        interaction_cls_first=modules.interaction_classes["RealAgnosticInteractionBlock"],
+        **{"num_elements": len(table), "hidden_irreps": o3.Irreps("128x0e"), "MLP_irreps": o3.Irreps("16x0e")},
+        **{"gate": torch.nn.functional.silu, "atomic_energies": np.zeros(len(table)), "avg_num_neighbors": 20.0},
+        **{"atomic_numbers": table.zs, "correlation": 3, "atomic_inter_scale": 1.0, "atomic_inter_shift": 0.0},
+    )
+
+    def listed(some: list) -> Callable:
+        parts = [
+            mace_data.AtomicData.from_config(mace_data.config_from_atoms(frame), z_table=table, cutoff=CUTOFF)
+            for frame in some
+        ]
+        batch = next(iter(torch_geometric.dataloader.DataLoader(dataset=parts, batch_size=len(parts)))).to_dict()
+
+        def predict(train: bool) -> tuple:
+            found = model(dict(batch), training=train, compute_force=True)
+            return found["energy"], found["forces"]
+
+        return predict
+
+    return model.float(), listed, None
+
+
+def elements(frames: list) -> tuple[int, ...]:
+    """Atomic numbers."""
+    return tuple(sorted({int(number) for frame in frames for number in frame.numbers}))
 
 
 def flat(frames: list) -> dict:
     """Structures and neighbour lists as flat tensors."""
-    import numpy as np
     import torch
     from matscipy.neighbours import neighbour_list
 
-    parts: dict[str, list] = {"centre": [], "neighbour": [], "shifts": [], "system": []}
+    parts: dict[str, list] = {"centre": [], "neighbour": [], "images": [], "shifts": [], "system": []}
     first = 0
     for number, frame in enumerate(frames):
         if not frame.cell.any():  # it wants a cell, used or not
@@ -131,6 +312,7 @@ def flat(frames: list) -> dict:
         i, j, shifts = neighbour_list("ijS", frame, CUTOFF)
         parts["centre"].append(i + first)
         parts["neighbour"].append(j + first)
+        parts["images"].append(shifts)
         parts["shifts"].append(shifts @ frame.cell.array)
         parts["system"].append(np.full(len(frame), number))
         first += len(frame)
@@ -142,14 +324,58 @@ def flat(frames: list) -> dict:
 
 
 NETWORKS: dict[str, Callable[[list], tuple]] = {
-    **{f"phystrain {kind}": lambda f, kind=kind: of_phystrain(kind, f, compiled=False) for kind in ("painn", "schnet")},
-    **{
-        f"phystrain {kind}, compiled": lambda f, kind=kind: of_phystrain(kind, f, compiled=True)
-        for kind in ("painn", "schnet")
-    },
-    **{f"schnetpack {kind}": lambda f, kind=kind: of_schnetpack(kind, f) for kind in ("painn", "schnet")},
-    **{f"graph-pes {kind}": lambda f, kind=kind: of_graph_pes(kind, f) for kind in ("painn", "schnet")},
+    **{f"phystrain {kind}": lambda f, kind=kind: of_phystrain(kind, f, compiled=False) for kind in SIZES},
+    **{f"phystrain {kind}, compiled": lambda f, kind=kind: of_phystrain(kind, f, compiled=True) for kind in SIZES},
+    **{f"schnetpack {kind}": lambda _, kind=kind: of_schnetpack(kind) for kind in ("painn", "schnet")},
+    **{f"graph-pes {kind}": lambda _, kind=kind: of_graph_pes(kind) for kind in ("painn", "schnet")},
+    "nequip S": lambda f: of_nequip("eager", f),
+    "nequip S, compiled": lambda f: of_nequip("compile", f),
+    "matgl m3gnet": lambda f: of_matgl("m3gnet", f),
+    **{f"torchmd-net {kind}": lambda _, kind=kind: of_torchmd_net(kind) for kind in ("tensornet", "torchmd_et")},
+    "mace small": lambda f: of_mace("small", f),
 }
+
+
+def trainer(model: Any, predict: Callable, frames: list) -> Callable[[], None]:
+    """Steps of training."""
+    import torch
+
+    rng = torch.Generator().manual_seed(0)
+    energies = torch.randn(len(frames), generator=rng)
+    forces = torch.randn(sum(map(len, frames)), 3, generator=rng)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-6)
+
+    def step() -> None:
+        energy, force = predict(True)
+        loss = (energy - energies).square().mean() + (force - forces).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def mover(listed: Callable, calculator: Callable | None, atoms: Any) -> Callable[[], None]:
+    """Steps of molecular dynamics through ASE."""
+    from ase import units
+    from ase.calculators.calculator import Calculator, all_changes
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.verlet import VelocityVerlet
+
+    class Least(Calculator):
+        implemented_properties = ("energy", "forces")
+
+        def calculate(
+            self, atoms: Any = None, properties: Any = ("energy",), system_changes: Any = all_changes
+        ) -> None:
+            super().calculate(atoms, properties, system_changes)
+            energy, forces = listed([atoms])(False)
+            self.results = {"energy": float(energy), "forces": forces.detach().numpy()}
+
+    atoms.calc = Least() if calculator is None else calculator()
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, timestep=0.1 * units.fs)
+    return lambda: dynamics.run(1)
 
 
 def main(network: str, file: str, work: str) -> None:
@@ -160,21 +386,13 @@ def main(network: str, file: str, work: str) -> None:
     keep_memory()
     torch.manual_seed(0)
     frames = ase.io.read(Path(file), ":")
-    model, predict = NETWORKS[network](frames)
-    rng = torch.Generator().manual_seed(0)
-    atoms = sum(map(len, frames))
-    energies, forces = torch.randn(len(frames), generator=rng), torch.randn(atoms, 3, generator=rng)
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-6)
-
-    def step() -> None:
-        energy, force = predict(work == "train")
-        if work == "train":
-            loss = (energy - energies).square().mean() + (force - forces).square().mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-
-    for _ in range(3):
+    model, listed, calculator = NETWORKS[network](frames)
+    if work == "md":
+        step = mover(listed, calculator, frames[0])
+    else:
+        predict = listed(frames)
+        step = trainer(model, predict, frames) if work == "train" else lambda: predict(False)
+    for _ in range(5):
         step()
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"ready {count}", flush=True)

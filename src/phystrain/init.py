@@ -145,7 +145,7 @@ def _with_comments(settings: dict) -> str:
 
 _COMMENTS = {
     "- name: finetune": (
-        "weak losses are two more objectives, 'pitc: {weight: auto}' and 'pisc: {weight: auto}': they cost two more\n"
+        "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more\n"
         "# passes a step, and for conservative networks, as this one, gained one per cent at most"
     ),
     "fit: {choose: auto": (

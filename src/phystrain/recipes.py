@@ -29,7 +29,7 @@ REPLAY = 0.1
 """Weight of a teacher's forces beside energies alone: see docs/decisions.md."""
 MEMBERS = 3
 """Networks of a committee: four gained little more in docs/decisions.md."""
-WEAK = {"pitc": {"weight": 1.0, "displacement": 0.05}, "pisc": {"weight": 1.0, "displacement": 0.05}}
+WEAK = {"pitc": {"displacement": 0.05}, "pisc": {"displacement": 0.05}}
 
 
 def recommended(quantities: tuple[str, ...], periodic: bool, labelled: int, teacher: str | None = None) -> str:

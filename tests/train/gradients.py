@@ -34,9 +34,10 @@ def gradients(fabric, structures, terms, batch_size):
         Loader(GraphStore(structures, 4.3), 3, seed=4, **share),
         Loader(GraphStore(structures.without_labels(), 4.3), 4, seed=5, **share),
     ]
+    weak = {"pitc": {"part": 0.4, "weight": 1.0}, "pisc": {"k": 0.0, "weight": "auto"}}
     sources = [
-        Source("replay", objectives.parse({"forces": {}, "pitc": {}}), 0.3),
-        Source("unlabelled", objectives.parse({"pitc": {"part": 0.4}, "pisc": {"k": 0.0, "weight": "auto"}}), 0.5),
+        Source("replay", objectives.parse({"forces": {}, "pitc": {"weight": 1.0}}), 0.3),
+        Source("unlabelled", objectives.parse(weak), 0.5),
     ]
     step = TrainingStep(
         potential, objectives.parse(terms), sources if lazy else sources[:1], balance=Balance(every=2, largest=1e9)

@@ -93,7 +93,7 @@ def test_the_weight_is_logged(settings, tmp_path):
     [
         ({"objectives": {"energy": {"weight": "auto"}}}, "energy.*for terms without labels"),
         ({"objectives": {"pitc": {"weight": "auto"}}}, "of which there is none: give a number"),
-        ({"balance": {"share": 0.2}}, "leave it out, or set one"),
+        ({"objectives": {"energy": {}}, "balance": {"share": 0.2}}, "leave it out, or set one"),
         ({"balance": {"share": -1}}, "greater than 0"),
         ({"balance": {"smothing": 0.5}}, "did you mean 'smoothing'"),
     ],

@@ -63,10 +63,10 @@ def test_a_selection_is_what_the_store_would_give(store, batch):
 
 
 def test_when_a_term_acts():
-    (term,) = parse({"pitc": {"every": 3, "warmup": 2, "ramp": 4}}).values()
+    (term,) = parse({"pitc": {"weight": 1.0, "every": 3, "warmup": 2, "ramp": 4}}).values()
     assert [factor(term, step) for step in range(10)] == [0, 0, 0.75, 0, 0, 3, 0, 0, 3, 0]
     assert [risen(term, step) for step in range(7)] == [0, 0, 0.25, 0.5, 0.75, 1, 1]
-    (plain,) = parse({"pitc": {}}).values()
+    (plain,) = parse({"pitc": {"weight": 1.0}}).values()
     assert {factor(plain, step) for step in range(5)} == {1.0}
 
 
@@ -94,14 +94,14 @@ def test_what_is_skipped_costs_no_pass(batch, lennard_jones):
 def test_a_part_costs_its_share(batch, lennard_jones, terms, whole):
     """The start of the step is read from the whole pass where that has the forces already; else it is a small pass."""
     potential = Recording(lennard_jones)
-    weak = {"pitc": {"part": 0.5}, "pisc": {"part": 0.5, "weight": 2.0}}
+    weak = {"pitc": {"part": 0.5, "weight": 1.0}, "pisc": {"part": 0.5, "weight": 2.0}}
     found, _ = gradient(TrainingStep(potential, parse({**weak, **terms})), batch)
     chosen = batch.select(drawn(batch, 0.5))
     assert 0 < chosen.graph.n_systems < 6
     small = [n for n in potential.atoms if n == chosen.graph.n_atoms]
     assert len(small) == 2 + ("forces" not in terms)
     assert len(potential.atoms) - len(small) == bool(terms)
-    direct, _ = gradient(TrainingStep(lennard_jones, parse({"pitc": {}, "pisc": {"weight": 2.0}})), chosen)
+    direct, _ = gradient(TrainingStep(lennard_jones, parse({"pitc": {"weight": 1.0}, "pisc": {"weight": 2.0}})), chosen)
     if terms:
         direct = direct + gradient(TrainingStep(lennard_jones, parse(terms)), batch)[0]
     # six structures: that none is drawn has a probability of 2^-6 for the weak terms

@@ -12,12 +12,13 @@ from phystrain.errors import UserError
 from phystrain.train.launch import Processes, forgotten, is_first, is_first_here, launched
 from phystrain.train.processes import PATIENCE, alone, is_lost, patience
 
-LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"weight": "auto", "every": 2}, "pisc": {"part": 0.3}}
+PITC, PISC = {"pitc": {"weight": 1.0}}, {"pisc": {"weight": 1.0}}
+LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"every": 2}, "pisc": {"weight": 1.0, "part": 0.3}}
 CASES = {
-    "all": ({"energy": {}, "forces": {}, "stress": {}, "pitc": {}, "pisc": {}}, 5),  # batches of 3
+    "all": ({"energy": {}, "forces": {}, "stress": {}, **PITC, **PISC}, 5),  # batches of 3
     "forces": ({"forces": {}}, 2),
     "lazy": (LAZY, 6),
-    "single": ({"energy": {}, "forces": {}, "pitc": {}}, 1),  # fewer structures than processes
+    "single": ({"energy": {}, "forces": {}, **PITC}, 1),  # fewer structures than processes
 }
 
 

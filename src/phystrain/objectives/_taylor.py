@@ -6,7 +6,7 @@ minus the work of the forces on the way. They differ in where they start, and in
 Source: Takamoto, Zaverkin, Niepert, ICML 2025, arXiv:2408.05215.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,11 +23,16 @@ class Residual(Objective):
     """Base of losses made of one residual for each structure, an energy.
 
     Attributes:
+        weight: ``auto`` by default: at a weight of one a residual of an meV/atom, squared, is nothing beside the labels
+            and changes nothing (docs/decisions.md).
         per_atom: divide the residual by the number of atoms; false: total energy, as published.
         norm: ``squared``: (eV/atom)²; ``absolute``: eV/atom, less moved by structures with large residuals.
         detach: no gradient through the weak label, only through what is compared with it.
     """
 
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
+    )
     per_atom: bool = Field(default=True, description="residual per atom; false: of the total energy, as published")
     norm: Literal["squared", "absolute"] = Field(default="squared", description="what is summed over structures")
     detach: bool = Field(default=False, description="no gradient through the weak label")
