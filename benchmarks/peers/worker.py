@@ -11,6 +11,7 @@ their authors publish (see :data:`SIZES` and the functions). Memory is kept by t
 """
 
 import ctypes
+import os
 import sys
 import time
 import types
@@ -261,6 +262,7 @@ def of_torchmd_net(kind: str) -> tuple:
 
 def of_mace(kind: str, frames: list) -> tuple:
     """MACE of its small size: 128 scalars, 2 layers, harmonics to degree 3, correlation 3."""
+    os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"  # its e3nn keeps constants in an old format
     import torch
     from e3nn import o3
     from mace import data as mace_data

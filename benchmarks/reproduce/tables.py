@@ -20,6 +20,7 @@ COLUMNS = (
     ("In short", r"survival", r"survived at (.+)", r"alive at the end at \1, %", 100, 0),
     ("In short", r"heating", r"lowest temperature reached, K", r"heated: first failure, K", 1, 0),
     ("In short", r"dimers", r"faulty pairs", r"faulty pair curves", 1, 1),
+    ("In short", r"slopes", r"slope MAE, meV/Å", r"error of slopes, meV/Å", 1, 0),
     ("Errors", r"errors, (.+)", r"energy MAE, meV/atom", r"\1: energy MAE, meV/atom", 1, 1),
     ("Errors", r"errors, (.+)", r"forces MAE, meV/Å", r"\1: force MAE, meV/Å", 1, 1),
     ("Errors", r"errors, (.+)", r"forces MAE hottest (.+?) %, meV/Å", r"\1: force MAE, hottest \2 %, meV/Å", 1, 1),
@@ -197,7 +198,7 @@ def _section(section: str, experiment: Experiment, figures: dict[str, list[Figur
         cells = []
         for _, key, factor, digits in columns:
             cell = spread([factor * one[key] for one in items if key in one], digits, len(items))
-            paired = _changes(figures[next(iter(figures))], items, key) if key[0].startswith("errors") else []
+            paired = _changes(figures[next(iter(figures))], items, key) if key[0].startswith(("errors", "slopes")) else []
             cells.append(f"{cell} ({_percent(paired)})" if paired else cell)
         seeds = str(len(items)) if len(items) == experiment.seeds else f"{len(items)} of {experiment.seeds}"
         lines.append(_row([variant, seeds, *cells]))
