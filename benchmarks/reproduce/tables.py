@@ -45,6 +45,12 @@ Figures = dict[tuple[str, str], float]
 
 _SEED = ("run", "seed")
 
+LITTLE = 5.0
+"""Per cent by which twice the steps may lower the error of a baseline that counts."""
+
+TWICE = 1.9
+"""Times as many steps, or nearly: they follow measured times."""
+
 
 def write_tables(chosen: list[Experiment], results: Path, folder: Path = experiments.EXPERIMENTS) -> str:
     """Write the tables beside the folder of the results, and pictures into it.
@@ -92,10 +98,37 @@ def _experiment_lines(experiment: Experiment, results: Path, folder: Path) -> li
     figures = {base: own[base] for base in bases[:1]} | _borrowed(experiment, results, folder) | own
     for section in dict.fromkeys(column[0] for column in COLUMNS):
         lines += _section(section, experiment, figures)
+    lines += [line for base in dict.fromkeys(bases) for line in _converged(base, experiment, own)]
     picture = draw(experiment, usable, results)
     if picture is not None:
         lines += [f"![Fraction of runs surviving]({results.name}/{picture.relative_to(results).as_posix()})", ""]
     return lines
+
+
+def _converged(base: str, experiment: Experiment, figures: dict[str, list[Figures]]) -> list[str]:
+    """Whether a baseline had converged: with twice its steps or more its errors fall by less than :data:`LITTLE` %."""
+    lines = []
+    for longer in (name for name, variant in experiment.variants.items() if variant.equal_time == base):
+        steps = {one[_SEED]: one["cost", "steps"] for one in figures[base] if ("cost", "steps") in one}
+        of = [one["cost", "steps"] / steps[one[_SEED]] for one in figures[longer] if steps.get(one[_SEED])]
+        errors = [key for key in dict.fromkeys(key for one in figures[longer] for key in one) if _is_error(key)]
+        changes = {key: found for key in errors[:2] if (found := _changes(figures[base], figures[longer], key))}
+        if not of or not changes:
+            continue
+        factor = statistics.mean(of)
+        said = " and ".join(f"of {key[1].split(' ')[0]} by {_percent(found)}" for key, found in changes.items())
+        if min(statistics.mean(found) for found in changes.values()) <= -LITTLE:
+            verdict = f"*{longer}* is what to compare with"
+        else:
+            verdict = "it had converged" if factor >= TWICE else "that is less than twice as many, and says little"
+        lines.append(f"{factor:.1f} times the steps change the errors of *{base}*, {said}: {verdict}.")
+        lines.append("")
+    return lines
+
+
+def _is_error(key: tuple[str, str]) -> bool:
+    """Of the energy or of all forces, on one of the test sets."""
+    return key[0].startswith("errors") and key[1] in ("energy MAE, meV/atom", "forces MAE, meV/Å")
 
 
 def _borrowed(experiment: Experiment, results: Path, folder: Path) -> dict[str, list[Figures]]:
@@ -198,7 +231,9 @@ def _section(section: str, experiment: Experiment, figures: dict[str, list[Figur
         cells = []
         for _, key, factor, digits in columns:
             cell = spread([factor * one[key] for one in items if key in one], digits, len(items))
-            paired = _changes(figures[next(iter(figures))], items, key) if key[0].startswith(("errors", "slopes")) else []
+            paired = (
+                _changes(figures[next(iter(figures))], items, key) if key[0].startswith(("errors", "slopes")) else []
+            )
             cells.append(f"{cell} ({_percent(paired)})" if paired else cell)
         seeds = str(len(items)) if len(items) == experiment.seeds else f"{len(items)} of {experiment.seeds}"
         lines.append(_row([variant, seeds, *cells]))

@@ -200,6 +200,28 @@ def test_tables_from_files(folder, tmp_path):
     assert (results / "little" / "survival.svg").read_text().count("<svg") == 1
 
 
+@pytest.mark.parametrize(
+    ("factor", "errors", "said"),
+    [
+        (3.0, (9.8, 97.0), "energy by -2 % and of forces by -3 %: it had converged."),
+        (3.0, (9.8, 90.0), "by -10 %: *labels only, equal time* is what to compare with."),
+        (1.5, (10.0, 100.0), "that is less than twice as many, and says little."),
+    ],
+)
+def test_whether_a_baseline_had_converged(folder, tmp_path, factor, errors, said):
+    experiment = experiments.load("little", folder)
+    results = tmp_path / "reproduce"
+    for variant, steps, (energy, forces) in (
+        ("labels only", 100, (10.0, 100.0)),
+        ("labels only, equal time", 100 * factor, errors),
+    ):
+        figures = {"errors, all": {"energy MAE, meV/atom": energy, "forces MAE, meV/Å": forces}}
+        store(Job(experiment, variant, 0), results, figures=figures, steps={"finetune": steps})
+    text = write_tables([experiment], results)
+    assert f"{factor} times the steps change the errors of *labels only*" in text
+    assert said in text
+
+
 def test_spread_and_rules():
     assert spread([1.0, 3.0], 1, 2) == "2.0 ± 1.4"
     assert spread([2.0], 0, 1) == "2"
