@@ -170,6 +170,10 @@ def test_what_is_searched_where_nobody_says(run_file):
         "objectives.pitc.displacement",
     }
     assert found["objectives.pitc.weight"].holds(0.3)
+    settings["stages"][1]["objectives"]["pitc"] = {}
+    automatic = {dimension.path: dimension for dimension in default_space(config.check(settings))}
+    assert automatic["stages.finetune.balance.share"].holds(0.1)
+    assert "stages.finetune.objectives.pitc.weight" not in automatic
     assert all(dimension.log for dimension in found.values())
 
 

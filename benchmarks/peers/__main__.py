@@ -105,7 +105,12 @@ class Worker:
 
 def run(options: argparse.Namespace) -> None:
     """Measure every pair that is not in the result file yet."""
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() and not options.redo else {"rows": []}
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"rows": []}
+    if options.redo:
+        again = {
+            (ours, peer) for ours, peer, environment, _ in PAIRS if not options.only or environment in options.only
+        }
+        found["rows"] = [row for row in found["rows"] if (row["ours"], row["peer"]) not in again]
     done = {(row["system"], row["ours"], row["peer"], row["work"]) for row in found["rows"]}
     batches = {"8 molecules of 27": molecules(options.data), "4 quartz cells of 72": quartz()}
     works = {

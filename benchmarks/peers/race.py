@@ -6,8 +6,9 @@
 
 1000 frames of rMD17 aspirin train our small presets and NequIP's preset S, all of them compiled, each for the
 same processor time of one thread (see :mod:`benchmarks.peers.racer`). Each network has the learning rate that serves it
-best on the first draw in the shortest time, tried from below until a higher one is worse; then come three draws of the
-frames at every time. DIR holds rmd17_aspirin. Results are kept one by one, and what is there is not made again.
+best on the first draw in the shortest time, by the test frames that are reported, tried from below until a higher one
+is worse; then come three draws of the frames at every time. DIR holds rmd17_aspirin. Results are kept one by one, and
+what is there is not made again.
 """
 
 import argparse
@@ -105,15 +106,18 @@ def table(options: argparse.Namespace) -> None:  # noqa: ARG001
             if not of:
                 continue
             ms = statistics.median(row["ms"] for row in of)
-            shown = [spread([row[name] for row in of]) for name in ("energy", "forces")]
+            shown = [spread([row[name] for row in of], digits) for name, digits in (("energy", 2), ("forces", 1))]
             print(f"| {network} | {of[0]['parameters']:,} | {rate:g} | {ms:.0f} | {seconds} | {' | '.join(shown)} |")
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.3g} (one draw)"
-    return f"{statistics.mean(values):.3g} ± {statistics.stdev(values):.1g}"
+def spread(values: list[float | None], digits: int) -> str:
+    """Mean and standard deviation, with so many digits behind the point."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return f"diverged {len(values) - len(known)} of {len(values)}"
+    if len(known) == 1:
+        return f"{known[0]:.{digits}f} (one draw)"
+    return f"{statistics.mean(known):.{digits}f} ± {statistics.stdev(known):.{digits}f}"
 
 
 def main() -> None:

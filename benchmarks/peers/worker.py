@@ -5,7 +5,8 @@ for each line on standard input makes one step and prints its processor and wall
 
 The work is ``train``: energy, forces, squared errors of both, backward, Adam; ``forces``: energy and forces, with
 neighbour lists made before; or ``md``: a step of velocity Verlet of ASE with the first structure. There ours is the
-calculator that phystrain ships, and a peer's is the least that it could be: matscipy's neighbour list and the network.
+calculator that phystrain ships, and a peer's is the least that it could be: a neighbour list of matscipy (for MACE its
+own batch of one) and the network. Where ours is compiled, peers without a compiled form of their own stay as they are.
 5 Å, float32. SchNet and PaiNN have 128 channels, 3 layers and 20 radial functions; the others are of the size that
 their authors publish (see :data:`SIZES` and the functions). Memory is kept by the allocator for all alike.
 """

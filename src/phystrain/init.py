@@ -146,7 +146,7 @@ def _with_comments(settings: dict) -> str:
 _COMMENTS = {
     "- name: finetune": (
         "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more\n"
-        "# passes a step, and for conservative networks, as this one, gained one per cent at most"
+        "# passes a step, and conservative networks, as this one, changed by one or two per cent, either way"
     ),
     "fit: {choose: auto": (
         "the best of several classical potentials, fitted to the same labels: it knows repulsion; where none\n"

@@ -129,8 +129,10 @@ class Balance(Section):
     """How terms with ``weight: auto`` are held at a share of the rest; see :mod:`phystrain.train.balance`."""
 
     share: float = Field(0.1, gt=0, description="norm of the term's gradient over that of the terms with labels")
-    every: int = Field(10, ge=1, description="steps between measurements, each one more derivative for every term")
-    smoothing: float = Field(0.9, ge=0, lt=1, description="share of the old weight in the new one, of their logarithms")
+    every: int = Field(25, ge=1, description="steps between measurements, each one more derivative for every term")
+    smoothing: float = Field(
+        0.75, ge=0, lt=1, description="share of the old weight in the new one, of their logarithms"
+    )
     largest: float = Field(
         100.0, gt=0, description="weight that is never exceeded: a loss that has vanished must not be inflated"
     )
@@ -362,7 +364,12 @@ def require_noise_head(name: str, potential: PotentialConfig, terms: Iterable[Ob
 def _auto_has_a_measure(stage: Stage) -> None:
     """Refuse automatic weights where there is nothing to measure them by."""
     automatic = [objective for objective in stage.own_objectives if objective.weight == "auto"]
-    if automatic and not any(objective.validated for objective in stage.objectives.values()):
-        raise ValueError("weight: auto is a share of the terms with labels, of which there is none: give a number")
-    if not automatic and stage.balance != Balance():
+    labelled = [objective for objective in stage.objectives.values() if objective.validated]
+    if automatic and not any(objective.weight for objective in labelled):
+        kind = automatic[0].kind
+        raise ValueError(
+            f"{kind} has weight: auto, a share of the terms with labels, of which there is none: give a number"
+        )
+    inherits = stage.replay is not None and not stage.replay.objectives  # the terms of the stage that is replayed
+    if not automatic and not inherits and stage.balance != Balance():
         raise ValueError("balance is for terms with weight: auto, of which there is none: leave it out, or set one")

@@ -75,6 +75,27 @@ def test_jump_of_a_potential_that_names_no_cutoff(subject_of, dimer):
     assert Config()(subject_of(Own(0.0, cutoff=0.0), **dimer)).passed
 
 
+def test_a_smeared_step_is_a_jump(subject_of, dimer):
+    """Dynamics steps over a ten thousandth of an ångström as over none."""
+
+    class Smeared(Step):
+        def atomic_energies(self, graph):
+            fallen = torch.sigmoid((4.0 - 1e-3 - graph.distances) / 2e-5)
+            smooth = torch.where(graph.distances < 4.0, 0.05 * (1 - (graph.distances / 4.0) ** 2) ** 3, 0.0)
+            energy = smooth + 0.5 * self.height * fallen
+            return energy.new_zeros(graph.n_atoms).index_add(0, graph.edges[0], energy)
+
+    assert Config()(subject_of(Smeared(17e-3), **dimer)).passed is False
+
+
+def test_what_is_not_finite_fails(subject_of, dimer):
+    class Broken(Step):
+        def atomic_energies(self, graph):
+            return super().atomic_energies(graph) * (float("nan") if bool((graph.distances < 3.9).any()) else 1.0)
+
+    assert Config()(subject_of(Broken(0.0), **dimer)).passed is False
+
+
 def test_onset_of_a_repulsion_is_no_jump(subject_of, dimer):
     """The wall's force bends where it begins, and beside no force at all even a bend looks large."""
     wall = build({"kind": "wall", "height": 100}, Statistics.bare((18,))).double()

@@ -88,12 +88,29 @@ def test_the_weight_is_logged(settings, tmp_path):
     assert float(rows[-1]["loss"]) == pytest.approx(terms)
 
 
+def test_weak_losses_are_balanced_unless_a_number_is_given():
+    for kind in ("pitc", "pisc", "antithetic", "strain_consistency"):
+        (plain,) = parse({kind: {}}).values()
+        (given,) = parse({kind: {"weight": 2.0}}).values()
+        assert (plain.weight, given.weight) == ("auto", 2.0)
+    assert all(term.weight == 1.0 for term in parse({"energy": {}, "forces": {}, "jitter": {}}).values())
+
+
+def test_balance_may_be_for_what_is_replayed(settings):
+    """Its terms are those of the stage that is replayed, which may have automatic ones."""
+    settings["stages"][1]["objectives"]["pitc"] = {}
+    settings["stages"][2] |= {"objectives": {"energy": {}, "forces": {}}, "balance": {"share": 0.5}}
+    settings["stages"][2]["replay"] = {"stage": "pretrain"}
+    assert config.check(settings).stages[2].balance.share == 0.5
+
+
 @pytest.mark.parametrize(
     ("stage", "message"),
     [
         ({"objectives": {"energy": {"weight": "auto"}}}, "energy.*for terms without labels"),
         ({"objectives": {"pitc": {"weight": "auto"}}}, "of which there is none: give a number"),
         ({"objectives": {"energy": {}}, "balance": {"share": 0.2}}, "leave it out, or set one"),
+        ({"objectives": {"energy": {"weight": 0}, "pitc": {}}}, "pitc has weight: auto.*give a number"),
         ({"balance": {"share": -1}}, "greater than 0"),
         ({"balance": {"smothing": 0.5}}, "did you mean 'smoothing'"),
     ],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from phystrain.errors import UserError
 from phystrain.train.launch import Processes, forgotten, is_first, is_first_here, launched
-from phystrain.train.processes import PATIENCE, alone, is_lost, patience
+from phystrain.train.processes import PATIENCE, alone, is_lost, patience, waited
 
 PITC, PISC = {"pitc": {"weight": 1.0}}, {"pisc": {"weight": 1.0}}
 LAZY = {"energy": {}, "forces": {"of": "guide"}, "pitc": {"every": 2}, "pisc": {"weight": 1.0, "part": 0.3}}
@@ -90,16 +90,17 @@ def test_one_process_speaks_for_all():
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "long"),
     [
-        "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms for recv",
-        "Application timeout caused pair closure",
-        "Connection closed by peer [127.0.0.1]:40312",
+        ("[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 5000ms for recv", True),
+        ("Application timeout caused pair closure", True),
+        ("Connection closed by peer [127.0.0.1]:40312", False),
     ],
 )
-def test_errors_of_a_connection_are_known(words):
+def test_errors_of_a_connection_are_known(words, long):
     """As torch has raised them, of which some are plain ``RuntimeError`` and do not name where they come from."""
     assert is_lost(RuntimeError(words))
+    assert waited(RuntimeError(words)) == long
     assert not is_lost(ValueError(words))
     assert not is_lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 

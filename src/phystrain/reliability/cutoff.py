@@ -7,8 +7,9 @@ the order of many others, which is what a cap on the number of neighbours stumbl
 arXiv 2502.12147, name both among the causes of lost energy conservation).
 
 A jump is told from a steep but smooth curve by fifth differences: where they are largest the line is looked at again
-with a sixteenth of the step, and where that looks like a jump with a sixteenth of that: anything smooth has vanished
-then, as has the onset of a repulsion whose third derivative alone is not continuous, and a jump is as large as before.
+with a sixteenth of the step, at which anything smooth has vanished and a jump is as large as before. Where only the
+force looks like one, a sixteenth of that decides: the onset of a repulsion whose third derivative alone is not
+continuous is only a bend.
 """
 
 from dataclasses import replace
@@ -87,7 +88,8 @@ class Config(StaticTest):
         for top in picked.values():
             step = top.line.step / _FINER
             jump = self._closer(subject, top, step)
-            if jump.size(limit, force_limit) > 1 and jump.finite:
+            # a step of the energy is one however it is smeared; a force may only bend
+            if jump.size(limit, force_limit) > 1 and jump.size(limit, np.inf) <= 1:
                 jump = self._closer(subject, top._replace(begin=jump.place - step / 2), step / _FINER)
             found.append(jump)
         worst = max(found, key=lambda jump: jump.size(limit, force_limit))
@@ -264,12 +266,7 @@ class Jump(NamedTuple):
         excess = max(
             (self.energy - _NOISE_FACTOR * self.noise) / energy, (self.force - _NOISE_FACTOR * self.force_noise) / force
         )
-        return excess if self.finite else float("inf")
-
-    @property
-    def finite(self) -> bool:
-        """Whether there are numbers at all."""
-        return bool(np.isfinite(self.energy + self.force))
+        return excess if np.isfinite(self.energy + self.force) else float("inf")
 
 
 def with_probe(structure: Structures, element: int, generator: np.random.Generator) -> tuple[Structures, Floats]:

@@ -22,7 +22,13 @@ from phystrain.errors import UserError
 from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
 from phystrain.reliability._static import predict
 
-_CANDIDATES = 6
+_FRAMES = 2000
+_COMPARED = 4_000_000
+"""Frames of a molecule, and their distances between atoms, that are compared: pairs grow with the square."""
+
+_AHEAD = 4
+"""Pairs of similar shape that are turned onto one another, for each that is wanted."""
+
 _LARGEST = 100
 """Atoms of the largest molecule whose pairs are looked for: all its distances are compared."""
 
@@ -32,6 +38,9 @@ class Config(ReliabilityTest):
 
     kind: Literal["slopes"] = "slopes"
     level: ClassVar[Literal[0, 1, 2]] = 2
+    nearest: float = Field(
+        default=0.02, gt=0, description="Å, the same: below it the digits of labels and positions decide the slope"
+    )
     furthest: float = Field(
         default=0.15,
         gt=0,
@@ -64,11 +73,10 @@ class Config(ReliabilityTest):
         if not len(test):
             sentence = f"The labelled structures are no molecules of at most {_LARGEST} atoms, which it is for."
             return result.model_copy(update={"applies": False, "sentence": sentence})
-        pairs = near_pairs(test, self.furthest, self.most)
+        pairs = near_pairs(test, self.nearest, self.furthest, self.most)
         if len(pairs.first) < self.fewest:
-            sentence = (
-                f"Not done: {len(pairs.first)} pairs of test structures are within {self.furthest:g} Å of one another, "
-            )
+            apart = f"{self.nearest:g} to {self.furthest:g} Å apart"
+            sentence = f"Not done: {len(pairs.first)} pairs of test structures are {apart}, "
             return result.model_copy(update={"sentence": sentence + f"at least {self.fewest} are needed."})
         used, place = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
         first, second = place.reshape(2, -1)
@@ -100,7 +108,7 @@ class Config(ReliabilityTest):
                 "sentence": f"Forces miss the slopes between {len(first)} pairs of near test structures by "
                 f"{rmse:.0f} meV/Å (RMSE); these slopes are {1000 * _rms(labelled):.0f} meV/Å (RMS).",
                 "curves": {
-                    "slopes": Curve(
+                    "slope parity": Curve(
                         x=labelled.tolist(),
                         y=work.tolist(),
                         x_label="difference of labelled energies over distance, eV/Å",
@@ -128,35 +136,41 @@ class Pairs(NamedTuple):
     rotation: Floats
 
 
-def near_pairs(structures: Structures, furthest: float, most: int) -> Pairs:
+def near_pairs(structures: Structures, nearest: float, furthest: float, most: int) -> Pairs:
     """Pairs of molecules with the same atoms in the same order that lie near one another, the nearest first.
+
+    Of many frames of a molecule some are looked at, evenly spread.
 
     Args:
         structures: not periodic.
-        furthest: Å, norm over all atoms of the displacement.
+        nearest, furthest: Å, norm over all atoms of the displacement.
         most: pairs.
     """
     kinds: dict[bytes, list[int]] = {}
     for number, (begin, end) in enumerate(zip(structures.offsets[:-1], structures.offsets[1:], strict=True)):
         kinds.setdefault(structures.species[begin:end].tobytes(), []).append(number)
     found: list[tuple[float, int, int, Floats, Floats]] = []
-    for members in (group for group in kinds.values() if len(group) > 1):
+    for group in (group for group in kinds.values() if len(group) > 1):
+        atoms = int(structures.sizes[group[0]])
+        rows, columns = np.triu_indices(atoms, 1)
+        frames = max(2, min(len(group), _FRAMES, _COMPARED // len(rows)))
+        members = np.array(group)[np.linspace(0, len(group) - 1, frames).astype(int)]
         places = np.stack([structures.positions[structures.offsets[n] : structures.offsets[n + 1]] for n in members])
         places = places - places.mean(axis=1, keepdims=True)
-        atoms = places.shape[1]
-        rows, columns = np.triu_indices(atoms, 1)
         shapes = np.linalg.norm(places[:, rows] - places[:, columns], axis=2)
         # a distance changes by no more than both of its atoms move, so that no near pair is further apart than this
         bound = furthest * np.sqrt(2 * (atoms - 1))
-        near, neighbour = cKDTree(shapes).query(shapes, k=min(_CANDIDATES, len(members)), distance_upper_bound=bound)
-        one, column = np.nonzero(np.isfinite(near))
-        other = neighbour[one, column]
-        one, other = np.unique(np.sort(np.stack([one, other]), axis=0)[:, one != other], axis=1)
+        one, other = cKDTree(shapes).query_pairs(bound, output_type="ndarray").astype(np.int64).T
+        change = np.linalg.norm(shapes[one] - shapes[other], axis=1)
+        order = np.argsort(change, kind="stable")
+        # copies and mirror images have the same shape: they would crowd out what differs
+        order = order[change[order] > nearest][: _AHEAD * most]
+        one, other = one[order], other[order]
         rotation = rotations(places[other], places[one])
         step = places[other] @ rotation - places[one]
         distance = np.sqrt(np.square(step).sum(axis=(1, 2)))
-        for n in np.flatnonzero((distance <= furthest) & (distance > 1e-6)):
-            found.append((float(distance[n]), members[one[n]], members[other[n]], step[n], rotation[n]))
+        for n in np.flatnonzero((distance <= furthest) & (distance >= nearest)):
+            found.append((float(distance[n]), int(members[one[n]]), int(members[other[n]]), step[n], rotation[n]))
     found = sorted(found, key=lambda pair: pair[0])[:most]
     return Pairs(
         np.array([pair[1] for pair in found], dtype=np.int64),

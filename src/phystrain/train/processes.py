@@ -218,6 +218,11 @@ def is_lost(error: Exception) -> bool:
     return distributed or (isinstance(error, RuntimeError) and any(words in str(error) for words in _LOST))
 
 
+def waited(error: Exception) -> bool:
+    """Whether it says that there was no answer for a time, and not that a connection has ended."""
+    return any(words in str(error) for words in _WAITED)
+
+
 def _lost(error: Exception) -> BaseException:
     """Another process ended or hangs. The first of those that are left says so, unless that one did itself."""
     until = time.monotonic() + 3.0
@@ -236,10 +241,9 @@ def _lost(error: Exception) -> BaseException:
         time.sleep(0.05)
     if rank() > 1 or not _first_to_fail():  # of the first two, at least one is left
         return Echo()
-    waited = any(words in str(error) for words in _WAITED)
     unknown = (
         f"another process did not answer for {patience().total_seconds():g} s ({PATIENCE} sets how long to wait)"
-        if waited
+        if waited(error)
         else f"another of the {world_size()} processes has ended without a word, as where memory runs out"
     )
     return LoneError(f"{fallen or unknown}. {AGAIN}")

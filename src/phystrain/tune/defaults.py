@@ -21,7 +21,7 @@ def last_trained(config: RunConfig) -> Stage:
 
 
 def default_space(config: RunConfig) -> list[Dimension]:
-    """Learning rate, weights of the loss, displacements of weak losses and a replay weight that is given.
+    """Learning rate, weights of the loss, the share of automatic ones, displacements, a replay weight that is given.
 
     The weight of one term with labels stays: only ratios of weights matter, beside the learning rate.
     """
@@ -37,6 +37,8 @@ def default_space(config: RunConfig) -> list[Dimension]:
         if not term.validated and isinstance(value := getattr(term, "displacement", None), float):
             low, high = min(DISPLACEMENT[0], value), max(DISPLACEMENT[1], value)
             found.append(Dimension(f"{place}.objectives.{name}.displacement", low, high, log=True))
+    if any(term.weight == "auto" for term in stage.objectives.values()):
+        found.append(_around(f"{place}.balance.share", stage.balance.share, 10.0))
     if stage.replay is not None and isinstance(stage.replay.weight, float) and stage.replay.weight > 0:
         found.append(_around(f"{place}.replay.weight", stage.replay.weight, 10.0))
     return found
