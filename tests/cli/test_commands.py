@@ -110,8 +110,8 @@ def test_train_leaves_a_whole_run_folder(project):
     assert {"report.html", "results.json"} <= names
     assert not [name for name in names if name.startswith(".")]
     results = {result["test"]: result for result in json.loads((folder / "results.json").read_text())["results"]}
-    # what needs a trajectory or the training structures, or runs only if it is named
-    asked = {"diffusion", "vibrations", "novelty", "elastic", "phonons"}
+    # what needs a trajectory, the training structures or energies alone, or runs only if it is named
+    asked = {"diffusion", "vibrations", "novelty", "slopes", "elastic", "phonons"}
     assert set(registry.kinds("reliability")) - set(results) <= asked
     assert {"survived at 300 K", "survived at 600 K"} <= set(results["survival"]["figures"])
     rows = list(csv.DictReader((folder / "metrics.csv").open()))
