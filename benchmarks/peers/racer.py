@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from worker import CUTOFF, flat, keep_memory
+from worker import CUTOFF, elements, flat, keep_memory, nequip_model
 
 BATCH, WARM, CLIP, DECAY = 5, 0.02, 10.0, 0.999
 ENERGY, FORCES = 10.0, 1.0
@@ -35,8 +35,7 @@ def of_phystrain(kind: str, frames: list, scale: float) -> tuple:
     from phystrain.statistics import Statistics
 
     graph = AtomGraph.from_ase(frames, CUTOFF, dtype=torch.float32)
-    species = tuple(sorted({int(number) for frame in frames for number in frame.numbers}))
-    known = Statistics.bare(species).model_copy(
+    known = Statistics.bare(elements(frames)).model_copy(
         update={
             "force_rms": scale,
             "neighbours": graph.edges.shape[1] / graph.n_atoms,
@@ -58,23 +57,9 @@ def of_phystrain(kind: str, frames: list, scale: float) -> tuple:
 
 def of_nequip(mode: str, frames: list, scale: float) -> tuple:
     """NequIP's preset S."""
-    from nequip.model import PresetNequIPGNNModel
-    from nequip.utils.global_state import set_global_state
-
-    set_global_state()
     data = flat(frames)
     symbols = sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()})
-    model = PresetNequIPGNNModel(
-        preset="S",
-        seed=torch.initial_seed(),
-        model_dtype="float32",
-        type_names=symbols,
-        r_max=CUTOFF,
-        avg_num_neighbors=len(data["centre"]) / len(data["species"]),
-        per_type_energy_shifts=0.0,
-        per_type_energy_scales=scale,
-        compile_mode=mode,
-    )
+    model = nequip_model(mode, symbols, len(data["centre"]) / len(data["species"]), scale)
 
     def predict(batch: dict, train: bool) -> tuple:
         model.train(train)

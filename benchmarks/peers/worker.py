@@ -145,25 +145,39 @@ def of_graph_pes(kind: str) -> tuple:
     return model, listed, None
 
 
-def of_nequip(mode: str, frames: list) -> tuple:
-    """NequIP's preset S; in training its own compilation, which it does not have for prediction without a file."""
+def nequip_model(mode: str, symbols: list[str], neighbours: float, scale: float) -> Any:
+    """NequIP's preset S; ``compile`` compiles its training, not predictions.
+
+    Args:
+        mode: ``eager`` or ``compile``.
+        symbols: of the elements.
+        neighbours: mean number of an atom.
+        scale: eV, of the energy of an atom, as its authors take the root mean square of the forces.
+    """
     import torch
     from nequip.model import PresetNequIPGNNModel
     from nequip.utils.global_state import set_global_state
 
     set_global_state()
-    symbols = sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()})
-    model = PresetNequIPGNNModel(
+    return PresetNequIPGNNModel(
         preset="S",
-        seed=0,
+        seed=torch.initial_seed(),
         model_dtype="float32",
         type_names=symbols,
         r_max=CUTOFF,
-        avg_num_neighbors=20.0,
+        avg_num_neighbors=neighbours,
         per_type_energy_shifts=0.0,
-        per_type_energy_scales=1.0,
+        per_type_energy_scales=scale,
         compile_mode=mode,
     )
+
+
+def of_nequip(mode: str, frames: list) -> tuple:
+    """NequIP's preset S."""
+    import torch
+
+    symbols = sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()})
+    model = nequip_model(mode, symbols, 20.0, 1.0)
 
     def listed(some: list) -> Callable:
         data = flat(some)

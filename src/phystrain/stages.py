@@ -9,7 +9,7 @@ from phystrain import registry
 from phystrain.augment import Augmentation
 from phystrain.data.packing import Budget
 from phystrain.fitting import FitSettings
-from phystrain.objectives import Objective
+from phystrain.objectives import Objective, Weight
 from phystrain.potentials import PotentialConfig
 from phystrain.potentials.confined import Margins
 from phystrain.reliability import ReliabilityTest
@@ -83,7 +83,7 @@ class Replay(Section):
     """Teacher labels that stay in the loss, so that what pretraining taught is not forgotten."""
 
     stage: str = Field(description="stage whose data are replayed")
-    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    weight: Weight = Field(
         "auto", description="factor of that stage's loss; auto lowers it with the measured error of the teacher"
     )
     batch_size: int | None = Field(None, gt=0, description="structures a step; those of the stage if not given")

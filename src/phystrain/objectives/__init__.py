@@ -150,6 +150,10 @@ def _selected(prediction: Prediction, systems: Tensor, atoms: Tensor) -> Predict
     )
 
 
+Weight = Annotated[float, Field(ge=0)] | Literal["auto"]
+"""Factor of a part of the loss, or the word that leaves it to be measured."""
+
+
 class Objective(PluginConfig):
     """Base of every objective.
 
@@ -163,7 +167,7 @@ class Objective(PluginConfig):
         ramp: steps after these over which its weight rises linearly.
     """
 
-    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    weight: Weight = Field(
         default=1.0, description="factor of the mean in the loss; auto holds a term without labels at a share of it"
     )
     every: int = Field(default=1, ge=1, description="apply it on every n-th step only, at n times the weight")

@@ -6,7 +6,7 @@ minus the work of the forces on the way. They differ in where they start, and in
 Source: Takamoto, Zaverkin, Niepert, ICML 2025, arXiv:2408.05215.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from phystrain.labels import Batch
-from phystrain.objectives import Objective, Term, masked_sum
+from phystrain.objectives import Objective, Term, Weight, masked_sum
 from phystrain.objectives._anchor import NEEDS, Anchor, Point
 from phystrain.objectives._displacement import Displacing
 
@@ -30,7 +30,7 @@ class Residual(Objective):
         detach: no gradient through the weak label, only through what is compared with it.
     """
 
-    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    weight: Weight = Field(
         default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
     )
     per_atom: bool = Field(default=True, description="residual per atom; false: of the total energy, as published")

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from phystrain.data.structures import Floats, Structures
 from phystrain.errors import UserError
 from phystrain.reliability import Curve, Figures, ReliabilityTest, Result, Subject
-from phystrain.reliability._static import predict
+from phystrain.reliability._static import predict, spread
 
 _FRAMES = 2000
 _COMPARED = 4_000_000
@@ -38,13 +38,13 @@ class Config(ReliabilityTest):
 
     kind: Literal["slopes"] = "slopes"
     level: ClassVar[Literal[0, 1, 2]] = 2
-    nearest: float = Field(
-        default=0.02, gt=0, description="Å, the same: below it the digits of labels and positions decide the slope"
-    )
     furthest: float = Field(
         default=0.15,
         gt=0,
         description="Å between the structures of a pair, the norm over all atoms, one turned onto the other",
+    )
+    nearest: float = Field(
+        default=0.02, gt=0, description="Å, the same: below it the digits of labels and positions decide the slope"
     )
     fewest: int = Field(default=10, ge=1, description="pairs, below which nothing is said")
     most: int = Field(default=1000, ge=1, description="pairs, the nearest")
@@ -92,21 +92,21 @@ class Config(ReliabilityTest):
             ) / 2
             work[number] = -float((mean * pairs.step[number]).sum()) / pairs.distance[number]
         error = 1000 * (work - labelled)
-        rmse = _rms(error)
+        rmse = spread(error)
         figures: Figures = {
             "pairs": len(first),
             "median distance of a pair, Å": float(np.median(pairs.distance)),
             "slope MAE, meV/Å": float(np.abs(error).mean()),
             "slope RMSE, meV/Å": rmse,
-            "RMS of the labelled slopes, meV/Å": 1000 * _rms(labelled),
-            "RMS by which work and difference of the predicted energies differ, meV/Å": 1000 * _rms(work - predicted),
+            "RMS of the labelled slopes, meV/Å": 1000 * spread(labelled),
+            "RMS by which work and difference of the predicted energies differ, meV/Å": 1000 * spread(work - predicted),
         }
         return result.model_copy(
             update={
                 "figures": figures,
                 "passed": None if self.limit is None else rmse <= self.limit,
                 "sentence": f"Forces miss the slopes between {len(first)} pairs of near test structures by "
-                f"{rmse:.0f} meV/Å (RMSE); these slopes are {1000 * _rms(labelled):.0f} meV/Å (RMS).",
+                f"{rmse:.0f} meV/Å (RMSE); these slopes are {1000 * spread(labelled):.0f} meV/Å (RMS).",
                 "curves": {
                     "slope parity": Curve(
                         x=labelled.tolist(),
@@ -193,7 +193,3 @@ def rotations(moved: Floats, fixed: Floats) -> Floats:
     flip = np.ones((len(moved), 3))
     flip[:, 2] = np.sign(np.linalg.det(left @ right))
     return np.asarray((left * flip[:, None]) @ right)
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(values))))
