@@ -40,11 +40,11 @@ _VARIANTS = 64
 def faster(potential: nn.Module, *, training: bool = False) -> nn.Module:
     """The same potential with its networks compiled; weights are shared, derivatives are first derivatives only.
 
-    Networks with a direct force head are compiled in training only. Compiling happens at the first evaluation. Where
-    it fails, or gives something else than the plain network, a warning is logged and the plain network is used.
+    Compiling happens at the first evaluation. Where it fails, or gives something else than the plain network, a
+    warning is logged and the plain network is used. Stress beside a direct force head is that of the plain network.
 
     Args:
-        potential: conservative; terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
+        potential: terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
         training: energies, forces and stresses can be differentiated by the parameters, and by nothing else: a
             derivative of them by positions is left out without a word, and with it the stress beside a direct force
             head. Networks without trained parameters stay plain.
@@ -53,11 +53,9 @@ def faster(potential: nn.Module, *, training: bool = False) -> nn.Module:
         ``potential`` itself where there is nothing to compile.
     """
     direct = hasattr(potential, "heads")
-    if direct and not training:
-        return potential
     if getattr(potential, "edgewise", False):
         if not training:
-            return _Compiled(potential)
+            return (_CompiledForces if direct else _Compiled)(potential)
         trained = any(parameter.requires_grad for parameter in potential.parameters())
         return (_CompiledHeads if direct else _CompiledTraining)(potential) if trained else potential
     # the gradient of one term is that of the whole only where terms are added, not where they are multiplied
@@ -225,6 +223,29 @@ class _Compiled(nn.Module):
         if not self._pass.is_ready(graph):
             return cast(Potential, self.network).atomic_energies(graph)
         return cast(Tensor, _Known.apply(graph.vectors, graph.species, graph.edges, self._pass))
+
+
+class _CompiledForces(nn.Module):
+    """A network with a direct force head, for dynamics."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.cutoff = float(cast(Potential, network).cutoff)
+        self._pass = _Code(_WithHeads(network), training=False)
+
+    def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
+        """(atoms,) eV."""
+        return cast(Potential, self.network).atomic_energies(graph)
+
+    def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
+        """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, without derivatives."""
+        graph = graph.within(self.cutoff)
+        # a cell that is differentiated asks for the stress, which is a derivative of the energy
+        if graph.cell.requires_grad or not self._pass.is_ready(graph):
+            network: Any = self.network
+            return cast(tuple[Tensor, Tensor], network.heads(graph))
+        return cast(tuple[Tensor, Tensor], self._pass(graph.vectors.detach(), graph.species, graph.edges))
 
 
 class _CompiledTraining(nn.Module):

@@ -12,6 +12,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.data import chemical_symbols
 from torch import nn
 
+from phystrain import compiled as compiling
 from phystrain.derive import Potential, evaluate, placement
 from phystrain.dynamics.verlet_list import VerletList
 from phystrain.errors import UserError
@@ -34,9 +35,11 @@ class PhystrainCalculator(Calculator):
         dtype: ``float32`` or ``float64``; that of the potential if not given. Relaxations to small forces and
             phonons want ``float64``.
         skin: Å, reserve of the neighbour list, which is rebuilt when an atom has moved by half of it.
+        compiled: compile the networks in it at the first evaluation: half a minute, 5 s from then on, and half the
+            time for an evaluation or less. For dynamics of more than some minutes.
 
     Raises:
-        UserError: an unknown precision, or a device that is not there.
+        UserError: an unknown precision, a device that is not there, or no C++ compiler where one is asked for.
     """
 
     implemented_properties: ClassVar[list[str]] = ["energy", "free_energy", "forces", "stress"]
@@ -49,11 +52,16 @@ class PhystrainCalculator(Calculator):
         device: str | torch.device | None = None,
         dtype: str | None = None,
         skin: float = 0.5,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self._species = None if species is None else frozenset(int(number) for number in species)
         self.potential = _placed(potential, device, dtype)
         self._device, self._dtype = placement(self.potential)
+        if compiled:
+            if not compiling.available():
+                raise UserError("compiled: no C++ compiler (g++ or clang++) is found: install one, or leave it out")
+            self.potential = compiling.faster(self.potential)
         self._skin = skin
         self._list: VerletList | None = None
         self._listed: Atoms | None = None
@@ -65,7 +73,7 @@ class PhystrainCalculator(Calculator):
 
         Args:
             path: model file, or run folder of ``phystrain train``.
-            options: ``device``, ``dtype``, ``skin``, as for the class.
+            options: ``device``, ``dtype``, ``skin``, ``compiled``, as for the class.
 
         Raises:
             UserError: no such file, or not a model.

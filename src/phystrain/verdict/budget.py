@@ -96,7 +96,7 @@ def within(
     copies = math.ceil(max((test.runs(subject) for test in tests.values()), default=1) / len(subject.start))
     cost = step_cost(subject, min(copies, 4))
     share = available / max(1, sum(_has_length(test) for test in tests.values()))
-    if compiled.available() and share > 2 * compiled.WORTH and not hasattr(subject.potential, "heads"):
+    if compiled.available() and share > 2 * compiled.WORTH:
         # long runs are compiled, which is done here once, and later taken from torch's cache
         cost = step_cost(replace(subject, potential=compiled.faster(subject.potential)), min(copies, 4))
     planned, notes = share_out(subject, tests, cost, available - (time.perf_counter() - began))
