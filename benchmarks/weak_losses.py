@@ -4,6 +4,7 @@ Usage:
   python benchmarks/weak_losses.py points --output docs/figures
   python benchmarks/weak_losses.py orders --output docs/figures --results benchmarks/results/weak_losses.json
   python benchmarks/weak_losses.py cost --results benchmarks/results/weak_losses.json
+  python benchmarks/weak_losses.py joined --results benchmarks/results/weak_losses.json
 
 The residuals are those of an exact potential: a Morse cluster of 8 atoms, and a rattled copper crystal for strains. The
 cost is that of a training step of PaiNN (64 channels, 2 layers, 5 Å, float32) on a quartz cell of 72 atoms, on the CPU:
@@ -12,6 +13,7 @@ the same round. With OMP_NUM_THREADS=1.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import time
@@ -20,14 +22,16 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import torch
-from ase.build import bulk
+from ase.build import bulk, molecule
 from ase.spacegroup import crystal
 from matplotlib.figure import Figure
 
 from phystrain import objectives
 from phystrain.allocator import keep_memory
+from phystrain.config import Balance
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Structures
+from phystrain.derive import evaluate
 from phystrain.files import write_text, write_with
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch, unlabelled
@@ -188,13 +192,7 @@ def root_mean_square(settings: dict, batch: Batch, potential: torch.nn.Module) -
 def cost(results: Path, rounds: int) -> None:
     """Milliseconds of a whole step, forward, backward and optimiser, and passes through the network."""
     keep_memory()
-    atoms = crystal(
-        ["Si", "O"],
-        [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.7858)],
-        spacegroup=152,
-        cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
-    ).repeat((2, 2, 2))
-    atoms.rattle(0.05, seed=0)
+    atoms = quartz()
     torch.manual_seed(0)
     network = {"kind": "painn", "channels": 64, "layers": 2, "cutoff": 5.0}
     potential = build(network, Statistics.bare((8, 14)))
@@ -202,6 +200,9 @@ def cost(results: Path, rounds: int) -> None:
     # by number: an automatic weight is measured now and then only, which a median would not see
     weighed = {name: {kind: {"weight": 1.0} | term for kind, term in terms.items()} for name, terms in STEPS.items()}
     steps = {name: stepper(potential, PLAIN | terms, atoms) for name, terms in weighed.items()}
+    automatic = {kind: {"weight": "auto"} for kind in ("pitc", "pisc")}
+    measured = stepper(potential, PLAIN | automatic, atoms, Balance(every=1))
+    steps["+ pitc + pisc, automatic weights measured"] = measured
     counts = {}
     for name, step in steps.items():
         step()
@@ -217,8 +218,62 @@ def cost(results: Path, rounds: int) -> None:
     for name, taken in times.items():
         ratio = statistics.median(t / p for t, p in zip(taken, times["energy + forces"], strict=True))
         rows[name] = {"passes": counts[name], "ms": round(statistics.median(taken), 1), "ratio": round(ratio, 2)}
-        print(f"{name:40s} {rows[name]}")
+        print(f"{name:42s} {rows[name]}")
     note(results, cost={"threads": torch.get_num_threads(), "rounds": rounds, "rows": rows})
+
+
+def joined(results: Path, rounds: int) -> None:
+    """Three passes of energy and forces, differentiated once more, beside one pass of all three batches joined."""
+    keep_memory()
+    rows = {}
+    ethanol = molecule("CH3CH2OH")
+    systems = {
+        "1 molecule of 9": [ethanol],
+        "8 molecules of 9": [ethanol] * 8,
+        "32 molecules of 9": [ethanol] * 32,
+        "1 quartz cell of 72": [quartz()],
+        "4 quartz cells of 72": [quartz()] * 4,
+        "1 quartz cell of 576": [quartz().repeat(2)],
+    }
+    for name, frames in systems.items():
+        copies = [[displaced(frame, seed) for frame in frames] for seed in range(3)]
+        potential = build({"kind": "painn", "preset": "small"}, Statistics.bare(tuple(sorted({*frames[0].numbers}))))
+        potential = potential.to(torch.float32)
+        ways = {
+            "three": [AtomGraph.from_ase(each, potential.cutoff, dtype=torch.float32) for each in copies],
+            "one": [AtomGraph.from_ase(list(itertools.chain(*copies)), potential.cutoff, dtype=torch.float32)],
+        }
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(rounds + 1):
+            for way, graphs in ways.items():
+                began = time.process_time()
+                found = [evaluate(potential, graph, create_graph=True) for graph in graphs]
+                sum(each.energy.square().sum() + each.forces.square().sum() for each in found).backward()
+                times[way].append(1000 * (time.process_time() - began))
+        ratios = [one / three for one, three in zip(times["one"][1:], times["three"][1:], strict=True)]
+        rows[name] = {way: round(statistics.median(taken[1:]), 2) for way, taken in times.items()}
+        rows[name]["ratio"] = round(statistics.median(ratios), 2)
+        print(name, rows[name])
+    note(results, joined={"threads": torch.get_num_threads(), "rounds": rounds, "rows": rows})
+
+
+def displaced(atoms, seed: int):
+    """A rattled copy."""
+    copy = atoms.copy()
+    copy.rattle(0.03, seed=seed)
+    return copy
+
+
+def quartz():
+    """A rattled cell of 72 atoms."""
+    atoms = crystal(
+        ["Si", "O"],
+        [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.7858)],
+        spacegroup=152,
+        cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
+    ).repeat((2, 2, 2))
+    atoms.rattle(0.05, seed=0)
+    return atoms
 
 
 def count_passes(potential: torch.nn.Module) -> list[int]:
@@ -233,7 +288,7 @@ def count_passes(potential: torch.nn.Module) -> list[int]:
     return passes
 
 
-def stepper(potential: torch.nn.Module, terms: dict, atoms):
+def stepper(potential: torch.nn.Module, terms: dict, atoms, balance: Balance | None = None):
     """A function that makes one whole step and returns its milliseconds."""
     parsed, rng = objectives.parse(terms), np.random.default_rng(0)
     structures = Structures.from_ase([atoms]).without_labels()
@@ -241,13 +296,14 @@ def stepper(potential: torch.nn.Module, terms: dict, atoms):
         energy=rng.normal(size=1), forces=rng.normal(size=(len(atoms), 3)), stress=0.01 * rng.normal(size=(1, 3, 3))
     )
     batch = GraphStore(structures, potential.cutoff + reserve(parsed.values(), potential.cutoff)).batch([0])
-    module = TrainingStep(potential, parsed)
+    module = TrainingStep(potential, parsed, balance=balance)
     optimiser = torch.optim.Adam(potential.parameters(), lr=1e-6)
+    numbers = itertools.count()
 
     def step() -> float:
         began = time.process_time()  # not of the clock: other work on the machine must not count
         optimiser.zero_grad()
-        module(batch)[0].backward()
+        module(batch, step=next(numbers))[0].backward()
         optimiser.step()
         return 1000 * (time.process_time() - began)
 
@@ -268,7 +324,7 @@ def save(figure: Figure, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["points", "orders", "cost"])
+    parser.add_argument("what", choices=["points", "orders", "cost", "joined"])
     parser.add_argument("--output", type=Path, default=Path("docs/figures"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/weak_losses.json"))
     parser.add_argument("--rounds", type=int, default=60)
@@ -278,8 +334,10 @@ def main() -> None:
             points(options.output)
         elif options.what == "orders":
             orders(options.output, options.results)
-        else:
+        elif options.what == "cost":
             cost(options.results, options.rounds)
+        else:
+            joined(options.results, options.rounds)
 
 
 if __name__ == "__main__":

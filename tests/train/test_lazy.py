@@ -5,7 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 
-from phystrain import config
+from phystrain import config, objectives
 from phystrain.data.graphs import GraphStore
 from phystrain.data.structures import Structures
 from phystrain.errors import UserError
@@ -44,6 +44,12 @@ class Recording(torch.nn.Module):
         return self.inner.atomic_energies(graph)
 
 
+@pytest.fixture
+def apart(monkeypatch):
+    """Every graph has a pass of its own, however small."""
+    monkeypatch.setattr(objectives, "_JOINED_EDGES", {})
+
+
 def gradient(step, *batches, at=0):
     step.zero_grad()
     loss, means = step(*batches, step=at)
@@ -78,6 +84,7 @@ def test_a_lazy_term_has_the_same_gradient_over_its_cycle(batch, lennard_jones):
     assert [set(means) for _, means in cycle] == [{"energy", "pitc"}, {"energy"}, {"energy"}]
 
 
+@pytest.mark.usefixtures("apart")
 def test_what_is_skipped_costs_no_pass(batch, lennard_jones):
     potential = Recording(lennard_jones)
     source = Source("unlabelled", parse({"pisc": {"every": 4}}))
@@ -90,6 +97,22 @@ def test_what_is_skipped_costs_no_pass(batch, lennard_jones):
     assert passes == [4, 1, 2, 1]
 
 
+def test_a_small_batch_and_its_copies_share_a_pass(batch, lennard_jones, monkeypatch):
+    terms = parse({"energy": {}, "forces": {}, "pitc": {"weight": 2.0}, "pisc": {"weight": 3.0}, "jitter": {}})
+    atoms, found = [], []
+    for largest in (10_000, 0):
+        monkeypatch.setattr(objectives, "_JOINED_EDGES", {"cpu": largest})
+        potential = Recording(lennard_jones)
+        found.append(gradient(TrainingStep(potential, terms), batch))
+        atoms.append(potential.atoms)
+    (together,), apart = atoms
+    assert len(apart) == 3
+    assert together == sum(apart)
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-10, atol=0)
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-10, atol=0)
+
+
+@pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize(("terms", "whole"), [({"energy": {}, "forces": {}}, 1), ({"energy": {}}, 2), ({}, 1)])
 def test_a_part_costs_its_share(batch, lennard_jones, terms, whole):
     """The start of the step is read from the whole pass where that has the forces already; else it is a small pass."""

@@ -6,7 +6,7 @@ of its own making; passes that several objectives need are made once (see :class
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
 import torch
@@ -31,6 +31,11 @@ class Term(NamedTuple):
 
     total: Tensor
     count: Tensor  # type: ignore[assignment]  # the field's word; a tuple's own count() is not missed
+
+
+_JOINED_EDGES = {"cpu": 10_000, "cuda": 1_000_000}
+"""Up to how many edges structures share a pass: small passes cost what they cost at any size. Measured on a processor
+(docs/decisions.md): half the time for one molecule, nothing gained at 10,000 edges. That of a GPU is a guess."""
 
 
 class Evaluator:
@@ -59,6 +64,15 @@ class Evaluator:
         self._graphs: dict[Hashable, AtomGraph] = {}
         self._known: dict[int, set[str]] = {}
         self._parts: dict[int, tuple[AtomGraph, AtomGraph, Tensor]] = {}
+        self._joined: dict[int, _Place] = {}
+
+    def join(self, graphs: Iterable[AtomGraph]) -> None:
+        """Say that the forces of all of these will be asked for: where that is faster, they share a pass.
+
+        What :meth:`part_of` was told of is left out, and so is what has had its pass.
+        """
+        fresh = {id(graph): graph for graph in graphs if not self._is_known(graph)}
+        self._joined |= _places(list(fresh.values()))
 
     def predict(self, graph: AtomGraph, want: tuple[str, ...]) -> Prediction:
         """Energy, forces or stress of ``graph``, memoised by the identity of the graph.
@@ -70,25 +84,41 @@ class Evaluator:
             _, whole, systems = self._parts[id(graph)]
             if set(want) <= self._known.get(id(whole), set()):
                 return _selected(self.predict(whole, want), systems, systems[whole.system])
-        derivation = self._derivation(graph)
         self._known.setdefault(id(graph), set()).update(want)
+        if id(graph) in self._joined:
+            _, whole, mine, atoms = self._joined[id(graph)]
+            return _selected(self.predict(whole, want), mine, atoms)
+        derivation = self._derivation(graph)
         return Prediction(
             energy=derivation.energy() if "energy" in want else None,
             forces=derivation.forces() if "forces" in want else None,
             stress=derivation.stress() if "stress" in want else None,
         )
 
-    def energy_alone(self, graph: AtomGraph) -> Float[Tensor, " systems"]:
-        """(systems,) eV of structures of which nothing else will be asked: cheaper, as nothing is differentiated.
+    def energies_alone(self, *graphs: AtomGraph) -> list[Float[Tensor, " systems"]]:
+        """(systems,) eV each, of structures of which nothing else will be asked: cheaper, as nothing is differentiated.
 
         Read from the pass of :meth:`predict` where there is one, else from one that is not memoised.
         """
-        if id(graph) in self._passes or id(graph) in self._parts:
+        places = _places([graph for graph in graphs if not self._is_known(graph)])
+        wholes = {id(place.whole): place.whole for place in places.values()}
+        energies = {name: self._energy_alone(whole) for name, whole in wholes.items()}
+        return [
+            energies[id(place.whole)][place.systems] if (place := places.get(id(graph))) else self._energy_alone(graph)
+            for graph in graphs
+        ]
+
+    def _energy_alone(self, graph: AtomGraph) -> Float[Tensor, " systems"]:
+        if self._is_known(graph):
             energy = self.predict(graph, ("energy",)).energy
             assert energy is not None
             return energy
         with torch.set_grad_enabled(self._create_graph):
             return graph.sum_per_system(self._potential.atomic_energies(graph).to(torch.float64))
+
+    def _is_known(self, graph: AtomGraph) -> bool:
+        """Whether there is a pass that has this graph in it, or will be."""
+        return id(graph) in self._passes or id(graph) in self._parts or id(graph) in self._joined
 
     def _derivation(self, graph: AtomGraph) -> Derivation:
         if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
@@ -112,7 +142,11 @@ class Evaluator:
         own = self._create_graph and self._plain is self._potential
         model = self if own else Evaluator(self._plain)
         with torch.enable_grad():
-            return model._derivation(graph).slope(value(model.predict(graph, want)))
+            number = value(model.predict(graph, want))
+            if id(graph) not in model._joined:
+                return model._derivation(graph).slope(number)
+            _, whole, _, atoms = model._joined[id(graph)]
+            return model._derivation(whole).slope(number)[atoms]
 
     def denoised(self, corrupted: AtomGraph, forces: Float[Tensor, "atoms 3"], original: AtomGraph) -> Denoised:
         """What the potential says of structures from corrupted copies (see :class:`phystrain.derive.Denoiser`).
@@ -140,7 +174,30 @@ class Evaluator:
         return self._graphs[name]
 
 
-def _selected(prediction: Prediction, systems: Tensor, atoms: Tensor) -> Prediction:
+class _Place(NamedTuple):
+    """Where a graph is in one that it was joined into; it is kept, so that its identity is not used again."""
+
+    graph: AtomGraph
+    whole: AtomGraph
+    systems: slice
+    atoms: slice
+
+
+def _places(graphs: list[AtomGraph]) -> dict[int, _Place]:
+    """Places in the union of the graphs by identity; none where passes of their own are as fast."""
+    edges = sum(graph.edges.shape[1] for graph in graphs)
+    if len(graphs) < 2 or edges > _JOINED_EDGES.get(graphs[0].positions.device.type, 0):
+        return {}
+    whole = AtomGraph.concatenate(graphs)
+    found, systems, atoms = {}, 0, 0
+    for graph in graphs:
+        mine = slice(systems, systems + graph.n_systems), slice(atoms, atoms + graph.n_atoms)
+        found[id(graph)] = _Place(graph, whole, *mine)
+        systems, atoms = mine[0].stop, mine[1].stop
+    return found
+
+
+def _selected(prediction: Prediction, systems: Tensor | slice, atoms: Tensor | slice) -> Prediction:
     """Of some structures."""
     energy, forces, stress = prediction
     return Prediction(
@@ -213,6 +270,13 @@ class Objective(PluginConfig):
     def reach(self) -> float:
         """Å, half the largest change of a pair distance that it causes; the neighbour list gets twice this reserve."""
         return 0.0
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:  # noqa: ARG002
+        """Structures whose forces it will ask ``model`` for, as far as they can be named without asking it anything.
+
+        Those of all terms may then share a pass (:meth:`Evaluator.join`); to leave some out costs time, nothing else.
+        """
+        return []
 
     @abstractmethod
     def __call__(self, batch: Batch, model: Evaluator) -> Term:

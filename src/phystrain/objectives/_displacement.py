@@ -80,6 +80,11 @@ class Displacing(Objective):
         return self.stretch * self.displacement
 
     @property
+    def is_random(self) -> bool:
+        """Whether displacements are made without a look at what the potential predicts."""
+        return not self.distribution.startswith("adversarial")
+
+    @property
     def uses(self) -> frozenset[str]:
         """Labels that adversarial displacements follow."""
         if self.distribution == "adversarial_force":

@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
+from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
-from phystrain.objectives import Objective, Term, Weight, masked_sum
+from phystrain.objectives import Evaluator, Objective, Term, Weight, masked_sum
 from phystrain.objectives._anchor import NEEDS, Anchor, Point
-from phystrain.objectives._displacement import Displacing
+from phystrain.objectives._displacement import Displacing, displaced
 
 
 class Residual(Objective):
@@ -60,6 +61,14 @@ class WeakObjective(Residual, Displacing):
     def needs(self) -> frozenset[str]:
         """Labels that the anchor consists of."""
         return NEEDS[self.anchor]
+
+
+def same_pass(batch: Batch, model: Evaluator, settings: WeakObjective, copies: int, *, start: bool) -> list[AtomGraph]:
+    """Structures whose forces a Taylor step asks for: copies, and the undisplaced ones where the potential is asked."""
+    if not settings.is_random:
+        return []
+    undisplaced = [batch.graph] * (start and settings.anchor in ("model", "auto"))
+    return undisplaced + [displaced(batch, model, settings, draw) for draw in range(copies)] * (settings.k > 0)
 
 
 def extrapolation(start: Point, end: Point, k: float) -> Float[Tensor, " systems"]:

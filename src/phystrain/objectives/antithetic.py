@@ -47,5 +47,5 @@ class Config(Residual, Displacing):
         """Sum over the structures whose anchor is known, all of them by default; the count is their number."""
         centre = forces_of_anchor(batch, model, self.anchor)
         ahead, behind = (of_model(model, displaced(batch, model, self, draw=0, sign=sign)) for sign in (1, -1))
-        difference = model.energy_alone(ahead.graph) - model.energy_alone(behind.graph)
-        return residual_term(batch, self, difference, -work(behind, ahead, centre.forces()), centre.counted)
+        beyond, before = model.energies_alone(ahead.graph, behind.graph)
+        return residual_term(batch, self, beyond - before, -work(behind, ahead, centre.forces()), centre.counted)

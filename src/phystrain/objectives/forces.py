@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Objective, Term
 from phystrain.objectives._errors import forces_term
@@ -29,6 +30,10 @@ class Config(Objective):
     def needs(self) -> frozenset[str]:
         """Force labels, unless a guide gives them."""
         return frozenset({"forces"} if self.of == "labels" else ())
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:  # noqa: ARG002
+        """The structures themselves."""
+        return [batch.graph]
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over labelled components; the count is their number, three for an atom."""

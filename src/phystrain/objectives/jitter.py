@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
 from phystrain.objectives._displacement import Displacing, displaced
@@ -28,6 +29,10 @@ class Config(Displacing):
     def needs(self) -> frozenset[str]:
         """The label that is kept."""
         return frozenset({self.quantity})
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
+        """The copies, where their forces are what is compared."""
+        return [displaced(batch, model, self, draw=0)] * (self.is_random and self.quantity == "forces")
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over what is labelled, as in the plain loss."""

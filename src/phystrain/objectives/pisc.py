@@ -5,11 +5,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
 from phystrain.objectives._anchor import Point, of_anchor, of_model, with_reference_energy
 from phystrain.objectives._displacement import displaced
-from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term
+from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term, same_pass
 
 
 class Config(WeakObjective):
@@ -53,6 +54,10 @@ class Config(WeakObjective):
     def needs(self) -> frozenset[str]:
         """Labels that the anchor consists of; A11 compares with the reference energy."""
         return super().needs | (frozenset({"energy"}) if self.case == "A11" else frozenset())
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
+        """The displaced copies, and S where it enters."""
+        return same_pass(batch, model, self, self._copies, start=self.case in ("B", "A10", "A11"))
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over the structures that the anchor knows, all of them by default; the count is their number."""

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
+from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
 from phystrain.objectives._anchor import of_anchor, of_model
 from phystrain.objectives._displacement import displaced
-from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term
+from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term, same_pass
 
 
 class Config(WeakObjective):
@@ -24,6 +25,10 @@ class Config(WeakObjective):
     """
 
     kind: Literal["pitc"] = "pitc"
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
+        """S and S + d."""
+        return same_pass(batch, model, self, copies=1, start=True)
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over the structures that the anchor knows, all of them by default; the count is their number."""

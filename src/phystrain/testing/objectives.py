@@ -117,8 +117,11 @@ def term(objective: Objective, batch: Batch, potential: nn.Module) -> Term:
 
 def gradient(objective: Objective, batch: Batch, potential: nn.Module) -> Tensor:
     """(parameters,) derivative of the objective's sum, zero where it does not depend on a parameter."""
+    return _gradient(term(objective, batch, potential).total, potential)
+
+
+def _gradient(total: Tensor, potential: nn.Module) -> Tensor:
     parameters = [parameter for parameter in potential.parameters() if parameter.requires_grad]
-    total = term(objective, batch, potential).total
     if not total.requires_grad:
         return torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=total.dtype)
     found = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -213,6 +216,16 @@ def check_empty(objective: Objective, singles: Sequence[Batch], potential: nn.Mo
     assert count == 0, f"no structures, but a count of {count}"
 
 
+def check_shared_pass(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
+    """What it says it asks for may be evaluated together with anything else."""
+    batch, other = join(singles), join(singles[:2])
+    model = Evaluator(cast(Potential, potential), stress=True)
+    model.join([*objective.asks_forces_of(batch, model), batch.graph, other.graph])
+    total, apart = objective(batch, model).total, term(objective, batch, potential).total
+    _same(total, apart, "a pass shared with other structures")
+    _same(_gradient(total, potential), _gradient(apart, potential), "gradient, a pass shared with other structures")
+
+
 def check_gradient(objective: Objective, singles: Sequence[Batch], potential: nn.Module) -> None:
     """The gradient against a difference of the sum along a random direction of the parameters.
 
@@ -240,5 +253,6 @@ CHECKS: tuple[Callable[[Objective, Sequence[Batch], nn.Module], None], ...] = (
     check_weight,
     check_unlabelled,
     check_empty,
+    check_shared_pass,
 )
 """Every check takes the objective, batches of one structure each, and a potential in float64."""

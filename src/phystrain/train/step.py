@@ -5,6 +5,7 @@ divided by counts over *all* processes and multiplied by their number, because t
 two processes give the gradient of one, whatever the sizes of the structures they were dealt.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -107,7 +108,7 @@ class TrainingStep(nn.Module):
         for source, batch in zip(self.sources, batches, strict=False):
             terms = acting(source.objectives, step)
             if batch is not None and terms:
-                found += self._found(source, batch, terms)
+                found += self._found(source, batch, terms, step)
         self._measure(found, step)
         loss = torch.zeros((), dtype=torch.float64, device=self._trained()[0].device)
         for term in found:
@@ -130,12 +131,17 @@ class TrainingStep(nn.Module):
     def _trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.potential.parameters() if parameter.requires_grad]
 
-    def _found(self, source: Source, batch: Batch, objectives: Mapping[str, Objective]) -> list[Found]:
+    def _found(self, source: Source, batch: Batch, objectives: Mapping[str, Objective], step: int) -> list[Found]:
         """Terms of a batch. Those that act on all structures come first: parts of them read from their passes."""
         plain = as_potential(self.potential)
         passed = as_potential(self._fast[0]) if self._fast else plain
         model = Evaluator(passed, stress=wants_stress(objectives), plain=plain)
         parts = Parts(batch, model)
+        automatic = [reported(source.name, name) for name, term in objectives.items() if term.weight == "auto"]
+        if not self.balancer.due(automatic, step):  # terms are then differentiated one by one, each its passes alone
+            acted = [(objective, parts.of(objective.part)) for objective in objectives.values()]
+            asked = [objective.asks_forces_of(mine, model) for objective, mine in acted if len(mine.key)]
+            model.join(itertools.chain.from_iterable(asked))
         terms: dict[str, Term] = {}
         for name, objective in sorted(objectives.items(), key=lambda item: -item[1].part):
             mine = parts.of(objective.part)
