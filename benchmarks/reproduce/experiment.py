@@ -92,6 +92,11 @@ class Experiment(Part):
     reliability: dict[str, dict[str, Any] | None] = Field({}, description="reliability tests by kind, with settings")
     hottest: float | None = Field(0.25, gt=0, le=1, description="fraction of test frames whose forces are told apart")
     cost: bool = Field(False, description="measure memory and the time of a prediction too")
+    compare: Literal["first", "own"] = Field(
+        "first",
+        description="changes are against the first variant, or against the one whose name this one's continues after "
+        "a comma, such as painn for 'painn, PITC'",
+    )
     beside: dict[str, list[str]] = Field(
         {}, description="variants of other experiments on the same frames, which tables show first"
     )

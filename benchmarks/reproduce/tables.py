@@ -68,7 +68,8 @@ def write_tables(chosen: list[Experiment], results: Path, folder: Path = experim
         "",
         f"Made by `python -m benchmarks.reproduce table` from the files in `{results.name}/`. Mean ± standard",
         "deviation over seeds; the labelled frames are drawn anew for each seed and are the same for all variants. In",
-        "brackets: change against the first line on the same frames.",
+        "brackets: change against the first line on the same frames, or, where networks are compared, against the line",
+        "of the same network on labels only.",
         "Training time is processor time of the one thread that a job has, teachers and their labels included: what",
         "the clock would show on a machine that does nothing else.",
         "",
@@ -228,20 +229,25 @@ def _section(section: str, experiment: Experiment, figures: dict[str, list[Figur
         if not items:
             lines.append(_row([variant, "not run", *[""] * len(columns)]))
             continue
-        cells = []
+        cells, base = [], figures[_base(variant, experiment, list(figures))]
         for _, key, factor, digits in columns:
             cell = spread([factor * one[key] for one in items if key in one], digits, len(items))
-            paired = (
-                _changes(figures[next(iter(figures))], items, key) if key[0].startswith(("errors", "slopes")) else []
-            )
+            paired = _changes(base, items, key) if key[0].startswith(("errors", "slopes")) else []
             cells.append(f"{cell} ({_percent(paired)})" if paired else cell)
         seeds = str(len(items)) if len(items) == experiment.seeds else f"{len(items)} of {experiment.seeds}"
         lines.append(_row([variant, seeds, *cells]))
     return [*lines, ""]
 
 
+def _base(variant: str, experiment: Experiment, known: list[str]) -> str:
+    """The variant that changes are told against; it may be the variant itself."""
+    if experiment.compare == "first":
+        return known[0]
+    return next((name for name in known if variant.startswith(f"{name},")), variant)
+
+
 def _changes(base: list[Figures], items: list[Figures], key: tuple[str, str]) -> list[float]:
-    """Change of a figure, per cent, against the first line, trained on the same frames; none of that itself."""
+    """Change of a figure, per cent, against another variant trained on the same frames; none against itself."""
     before = {one[_SEED]: one[key] for one in base if key in one}
     if items is base:
         return []

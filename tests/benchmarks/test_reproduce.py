@@ -222,6 +222,18 @@ def test_whether_a_baseline_had_converged(folder, tmp_path, factor, errors, said
     assert said in text
 
 
+def test_changes_within_a_family(folder, tmp_path):
+    names = {"schnet": 8.0, "painn": 4.0, "painn, PITC": 3.0}
+    variants = json.dumps({name: {"recipe": "labels only"} for name in names})
+    (folder / "two.yaml").write_text(f"extends: little\ncompare: own\nseeds: 1\nvariants: {variants}\n")
+    experiment, results = experiments.load("two", folder), tmp_path / "reproduce"
+    for name, error in names.items():
+        store(Job(experiment, name, 0), results, figures={"errors, all": {"energy MAE, meV/atom": error}})
+    text = write_tables([experiment], results, folder)
+    assert "| painn | 1 | 4.0 |" in text
+    assert "| painn, PITC | 1 | 3.0 (-25 %) |" in text
+
+
 def test_spread_and_rules():
     assert spread([1.0, 3.0], 1, 2) == "2.0 ± 1.4"
     assert spread([2.0], 0, 1) == "2"
