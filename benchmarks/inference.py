@@ -137,10 +137,15 @@ def table(results: dict[str, object]) -> str:
             continue
         fast, slow = kept[network, atoms, way, True], default.get((network, atoms, way, False))
         lines.append(
-            f"| {network} | {atoms:,} | {way} | {1000 / ms:.3g} | {1000 / fast:.3g} | {ms:.3g} | {fast:.3g} "
+            f"| {network} | {atoms:,} | {way} | {_short(1000 / ms)} | {_short(1000 / fast)} | {_short(ms)} | {_short(fast)} "
             f"| {f'{slow / ms:.2f} times as long' if slow else ''} |"
         )
     return "\n".join(lines)
+
+
+def _short(number: float) -> str:
+    """Three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def main() -> None:
