@@ -136,10 +136,9 @@ def table(results: dict[str, object]) -> str:
         if fused:
             continue
         fast, slow = kept[network, atoms, way, True], default.get((network, atoms, way, False))
-        lines.append(
-            f"| {network} | {atoms:,} | {way} | {_short(1000 / ms)} | {_short(1000 / fast)} | {_short(ms)} | {_short(fast)} "
-            f"| {f'{slow / ms:.2f} times as long' if slow else ''} |"
-        )
+        figures = " | ".join(_short(figure) for figure in (1000 / ms, 1000 / fast, ms, fast))
+        without = f"{slow / ms:.2f} times as long" if slow else ""
+        lines.append(f"| {network} | {atoms:,} | {way} | {figures} | {without} |")
     return "\n".join(lines)
 
 
