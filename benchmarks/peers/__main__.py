@@ -122,6 +122,7 @@ def run(options: argparse.Namespace) -> None:
         (system, frames, ours, peer, environment, work)
         for ours, peer, environment, does in PAIRS
         for work in does
+        if not options.work or work in options.work
         for system, frames in works[work].items()
         if (system, ours, peer, work) not in done and (not options.only or environment in options.only)
     ]
@@ -182,6 +183,7 @@ def main() -> None:
             command.add_argument("--data", type=Path, required=True)
             command.add_argument("--rounds", type=int, default=15)
             command.add_argument("--redo", action="store_true")
+            command.add_argument("--work", nargs="*", default=[], choices=(*STEPS, *MOVES), help="all if not given")
     options = parser.parse_args()
     options.do(options)
 
