@@ -64,8 +64,11 @@ class WeakObjective(Residual, Displacing):
 
 
 def same_pass(batch: Batch, model: Evaluator, settings: WeakObjective, copies: int, *, start: bool) -> list[AtomGraph]:
-    """Structures whose forces a Taylor step asks for: copies, and the undisplaced ones where the potential is asked."""
-    if not settings.is_random:
+    """Structures whose forces a Taylor step asks for: copies, and the undisplaced ones where the potential is asked.
+
+    None where the weak label is detached: forces that nothing is differentiated through are cheaper apart.
+    """
+    if settings.detach or not settings.is_random:
         return []
     undisplaced = [batch.graph] * (start and settings.anchor in ("model", "auto"))
     return undisplaced + [displaced(batch, model, settings, draw) for draw in range(copies)] * (settings.k > 0)
