@@ -243,7 +243,7 @@ def _base(variant: str, experiment: Experiment, known: list[str]) -> str:
     """The variant that changes are told against; it may be the variant itself."""
     if experiment.compare == "first":
         return known[0]
-    return next((name for name in known if variant.startswith(f"{name},")), variant)
+    return max((name for name in known if variant.startswith(f"{name},")), key=len, default=variant)
 
 
 def _changes(base: list[Figures], items: list[Figures], key: tuple[str, str]) -> list[float]:

@@ -41,7 +41,7 @@ def faster(potential: nn.Module, *, training: bool = False) -> nn.Module:
     """The same potential with its networks compiled; weights are shared, derivatives are first derivatives only.
 
     Compiling happens at the first evaluation. Where it fails, or gives something else than the plain network, a
-    warning is logged and the plain network is used. Stress beside a direct force head is that of the plain network.
+    warning is logged and the plain network is used.
 
     Args:
         potential: terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
@@ -233,19 +233,22 @@ class _CompiledForces(nn.Module):
         self.network = network
         self.cutoff = float(cast(Potential, network).cutoff)
         self._pass = _Code(_WithHeads(network), training=False)
+        self._conservative = _Compiled(network)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
         """(atoms,) eV."""
         return cast(Potential, self.network).atomic_energies(graph)
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
-        """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, without derivatives."""
+        """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, without derivatives but those of the energy."""
         graph = graph.within(self.cutoff)
-        # a cell that is differentiated asks for the stress, which is a derivative of the energy
-        if graph.cell.requires_grad or not self._pass.is_ready(graph):
+        if not self._pass.is_ready(graph):
             network: Any = self.network
             return cast(tuple[Tensor, Tensor], network.heads(graph))
-        return cast(tuple[Tensor, Tensor], self._pass(graph.vectors.detach(), graph.species, graph.edges))
+        atomic, forces = self._pass(graph.vectors.detach(), graph.species, graph.edges)
+        if graph.cell.requires_grad:  # for the stress, which is a derivative of the energy
+            atomic = self._conservative.atomic_energies(graph)
+        return cast(Tensor, atomic), cast(Tensor, forces)
 
 
 class _CompiledTraining(nn.Module):

@@ -64,6 +64,18 @@ def test_a_lone_atom_stays(loss, potentials):
     assert count == 1
 
 
+def test_a_part_of_a_batch_has_the_adversarial_directions_of_its_own(potentials):
+    """Also where energies and forces of the whole are known, from which those of the part could be read."""
+    batch, settings = join(examples(4.0)), pitc.Config(distribution="adversarial_gradient")
+    chosen = torch.tensor([True, False, False, True, False])
+    part = batch.select(chosen)
+    alone = displaced(part, Evaluator(potentials["Morse"](cutoff=3.0)), settings, draw=0)
+    model = Evaluator(potentials["Morse"](cutoff=3.0))
+    model.part_of(batch.graph, chosen, part.graph)
+    model.predict(batch.graph, ("energy", "forces"))
+    torch.testing.assert_close(displaced(part, model, settings, draw=0).positions, alone.positions)
+
+
 @pytest.mark.parametrize("distribution", RANDOM)
 @pytest.mark.parametrize("atoms", [Atoms("H2", [[0, 0, 0], [0, 0, 0.4]]), bulk("Cu")], ids=["short bond", "own image"])
 def test_cap(atoms, distribution):

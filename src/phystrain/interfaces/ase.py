@@ -35,8 +35,8 @@ class PhystrainCalculator(Calculator):
         dtype: ``float32`` or ``float64``; that of the potential if not given. Relaxations to small forces and
             phonons want ``float64``.
         skin: Å, reserve of the neighbour list, which is rebuilt when an atom has moved by half of it.
-        compiled: compile the networks in it at the first evaluation: half a minute, 5 s from then on, and half the
-            time for an evaluation or less. For dynamics of more than some minutes.
+        compiled: compile the networks in it at the first evaluation: half a minute, 5 s from then on, and
+            between two thirds and a quarter of the time for an evaluation. For dynamics of more than some minutes.
 
     Raises:
         UserError: an unknown precision, a device that is not there, or no C++ compiler where one is asked for.

@@ -142,11 +142,11 @@ class Evaluator:
         own = self._create_graph and self._plain is self._potential
         model = self if own else Evaluator(self._plain)
         with torch.enable_grad():
-            number = value(model.predict(graph, want))
+            # the pass is made before the prediction, which for a part might be read from that of the whole
             if id(graph) not in model._joined:
-                return model._derivation(graph).slope(number)
+                return model._derivation(graph).slope(value(model.predict(graph, want)))
             _, whole, _, atoms = model._joined[id(graph)]
-            return model._derivation(whole).slope(number)[atoms]
+            return model._derivation(whole).slope(value(model.predict(graph, want)))[atoms]
 
     def denoised(self, corrupted: AtomGraph, forces: Float[Tensor, "atoms 3"], original: AtomGraph) -> Denoised:
         """What the potential says of structures from corrupted copies (see :class:`phystrain.derive.Denoiser`).

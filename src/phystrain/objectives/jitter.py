@@ -32,7 +32,9 @@ class Config(Displacing):
 
     def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
         """The copies, where their forces are what is compared."""
-        return [displaced(batch, model, self, draw=0)] * (self.is_random and self.quantity == "forces")
+        if self.quantity == "energy" or not self.is_random:
+            return []
+        return [displaced(batch, model, self, draw=0)]
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over what is labelled, as in the plain loss."""
