@@ -6,8 +6,8 @@ Usage: OMP_NUM_THREADS=1 python -m benchmarks.inference run --data DIR [--output
 DIR holds 3bpa/train_300K.xyz (27-atom molecules); the quartz cells are built here. Small presets as they are built,
 not trained, at 0.05 fs, so that nothing happens but the work: constant energy, neighbour lists reused under a skin,
 single precision with energies summed in double precision. A batch holds eight molecules or two cells of 1,512 atoms,
-and counts steps of all of them. Processor time, the median over rounds in which every way is timed in turn, once with
-memory that the process keeps and once with the C library's defaults, each in a process of its own.
+and counts steps of all of them. Processor time, the median over rounds in which every way is timed in turn; first with
+memory that the process keeps, then, in another process, with the C library's defaults.
 """
 
 import argparse
@@ -129,7 +129,7 @@ def table(results: dict[str, object]) -> str:
     """Markdown."""
     kept, default = ({tuple(row.values())[:4]: row["ms"] for row in results[key]} for key in ("kept", "default"))
     lines = [
-        "| network | atoms | way | steps a second | compiled | ms a step | compiled | C library's defaults |",
+        "| network | atoms | way | steps a second | compiled | ms a step | ms compiled | plain, C library's defaults |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (network, atoms, way, fused), ms in kept.items():

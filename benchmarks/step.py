@@ -139,7 +139,11 @@ def main() -> None:
                 rows.append(row)
                 print("{system:21s} {network:14s} {step:32s} {compiled!s:6s}{ms:8.1f} ms {ratio:5.2f}x".format(**row))
     if options.output:
-        facts = {"threads": torch.get_num_threads(), "torch": torch.__version__, "machine": platform.processor()}
+        facts = {
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "machine": platform.processor() or platform.machine(),
+        }
         write_text(options.output, json.dumps({**facts, "rounds": options.rounds, "rows": rows}, indent=1) + "\n")
 
 

@@ -152,7 +152,10 @@ def run(options: argparse.Namespace) -> None:
         }
         print("{system:21s} {work:7s} {ours:28s} {peer:20s} {ratio:6.3f}".format(**row), row["ms"], flush=True)
         found["rows"].append(row)
-        facts = {"threads": os.environ.get("OMP_NUM_THREADS", "all"), "machine": platform.processor()}
+        facts = {
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+            "machine": platform.processor() or platform.machine(),
+        }
         write_text(RESULTS, json.dumps(found | facts | {"rounds": options.rounds}, indent=1) + "\n")
 
 
