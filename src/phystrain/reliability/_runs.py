@@ -59,6 +59,11 @@ def in_turn(structures: Structures, runs: int) -> Structures:
     return structures.select(np.arange(runs) % len(structures))
 
 
+def all_runs(count: int) -> str:
+    """The subject of a sentence about every run."""
+    return f"All {count} runs" if count > 1 else "The only run"
+
+
 def highest_rung(rungs: Iterable[tuple[float, bool]]) -> float:
     """The highest temperature (K) that holds with every lower one; 0 if the lowest does not.
 

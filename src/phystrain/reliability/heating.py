@@ -13,7 +13,7 @@ from pydantic import Field
 from phystrain.data.structures import Floats
 from phystrain.dynamics import Trajectory, simulate
 from phystrain.reliability import Curve, Figures, Grade, Result, Subject
-from phystrain.reliability._runs import RunTest, starting
+from phystrain.reliability._runs import RunTest, all_runs, starting
 
 
 class Config(RunTest):
@@ -80,7 +80,7 @@ class Config(RunTest):
             passed=None if hasty else lowest >= self.required * first,
             threshold=f"every run reaches {self.required:g} times the first temperature, {self.required * first:g} K",
             sentence=(
-                f"All {len(reached)} runs reached {self.highest * first:g} K"
+                f"{all_runs(len(reached))} reached {self.highest * first:g} K"
                 + (f", which in {run.settings.picoseconds:g} ps proves nothing." if hasty else ".")
                 if run.survived.all()
                 else f"{int((~run.survived).sum())} of {len(reached)} runs failed on the way to "

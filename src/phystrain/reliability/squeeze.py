@@ -15,7 +15,7 @@ from phystrain.derive import gives_stress
 from phystrain.dynamics import Trajectory, simulate
 from phystrain.dynamics.barostat import Barostat
 from phystrain.reliability import Curve, Figures, Grade, Result, Subject
-from phystrain.reliability._runs import RunTest, in_turn, starts_of
+from phystrain.reliability._runs import RunTest, all_runs, in_turn, starts_of
 from phystrain.units import GPA
 
 TITLE = "Compression in dynamics"
@@ -126,7 +126,7 @@ class Config(RunTest):
                 f"{lost} of {len(run.steps)} runs failed on the way to {self.highest:g} GPa, the earliest at "
                 f"{reached[earliest]:.2g} GPa: {run.sentences[earliest]}."
                 if lost
-                else f"All {len(run.steps)} runs survived to {lowest:.2g} GPa, at {figures[_VOLUME]:.2f} of the volume"
+                else f"{all_runs(len(run.steps))} survived to {lowest:.2g} GPa, at {figures[_VOLUME]:.2f} of the volume"
                 + ("." if passed else f"; the ramp to {self.highest:g} GPa was too fast: give picoseconds.")
             ),
             curves={f"run {number + 1}": _curve(run, number) for number in known[:4]},

@@ -17,7 +17,7 @@ from phystrain.dynamics import Trajectory, replicate, simulate
 from phystrain.files import write_with
 from phystrain.reliability import Curve, Figures, Result, Subject
 from phystrain.reliability._kaplan_meier import Survival, kaplan_meier, largest_rate
-from phystrain.reliability._runs import RunTest, highest_rung, starting
+from phystrain.reliability._runs import RunTest, all_runs, highest_rung, starting
 
 
 class Config(RunTest):
@@ -142,7 +142,7 @@ class Config(RunTest):
         """What happened, and what it proves."""
         lost = [f"{rung.failed} of {self.replicas} at {rung.kelvin:g} K" for rung in rungs if rung.failed]
         first = run.sentences[int(np.where(run.survived, np.inf, run.picoseconds).argmin())]
-        whole = f"All {len(run.reasons)} runs of {run.settings.picoseconds:g} ps survived."
+        whole = f"{all_runs(len(run.reasons))} of {run.settings.picoseconds:g} ps survived."
         sentence = f"Runs lost: {', '.join(lost)}; the earliest: {first}." if lost else whole
         held = next((rung for rung in rungs if rung.kelvin == highest), None)
         if held is None or held.failed:
