@@ -22,6 +22,7 @@ COLUMNS = (
     ("In short", r"dimers", r"faulty pairs", r"faulty pair curves", 1, 1),
     ("In short", r"slopes", r"slope MAE, meV/Å", r"error of slopes, meV/Å", 1, 0),
     ("Errors", r"errors, (.+)", r"energy MAE, meV/atom", r"\1: energy MAE, meV/atom", 1, 1),
+    ("Errors", r"errors, (.+)", r"energy RMSE, meV/atom", r"\1: energy RMSE, meV/atom", 1, 1),
     ("Errors", r"errors, (.+)", r"forces MAE, meV/Å", r"\1: force MAE, meV/Å", 1, 1),
     ("Errors", r"errors, (.+)", r"forces MAE hottest (.+?) %, meV/Å", r"\1: force MAE, hottest \2 %, meV/Å", 1, 1),
     ("Dynamics", r"survival", r"survived at (.+)", r"survived at \1, %", 100, 0),
@@ -33,11 +34,11 @@ COLUMNS = (
     ("Static tests and cost", r"dimers", r"faulty pairs", r"faulty pair curves", 1, 1),
     ("Static tests and cost", r"compression", r"(structures|bonds) with a hole", r"compressed \1 with a hole", 1, 1),
     ("Static tests and cost", r"compression", r"largest drop, (structures|bonds), eV", r"largest drop, \1, eV", 1, 2),
-    ("Static tests and cost", r"derivatives", r"largest force error, meV/Å", r"\g<0>", 1, 3),
+    ("Static tests and cost", r"derivatives", r"(largest force error, meV/Å)", r"\1", 1, 3),
     ("Static tests and cost", r"cost", r"training, s", r"training, s", 1, 0),
     ("Static tests and cost", r"cost", r"steps", r"steps of the last stage", 1, 0),
     ("Static tests and cost", r"cost", r"training step, ms", r"training step, ms", 1, 0),
-    ("Static tests and cost", r"cost", r"prediction of a frame of .+, ms", r"\g<0>", 1, 2),
+    ("Static tests and cost", r"cost", r"(prediction of a frame of .+, ms)", r"\1", 1, 2),
     ("Static tests and cost", r"cost", r"memory, MB", r"memory, MB", 1, 0),
 )
 
