@@ -1,13 +1,15 @@
-"""Write docs/potentials/, one page for each potential, and the table in docs/networks.md.
+"""Write docs/potentials/, one page for each potential, and the tables in docs/networks.md.
 
 Usage: python docs/make_potentials.py
 
 All of it comes from the files of the potentials (docstring, ``Config``, presets) and from what
-``benchmarks/networks/cost.py`` has measured. ``tests/test_docs.py`` fails where a page is out of date.
+``benchmarks/networks/cost.py`` and ``benchmarks.reproduce`` have measured. ``tests/test_docs.py`` fails where a page is
+out of date.
 """
 
 import json
 import re
+import statistics
 from pathlib import Path
 
 from phystrain.catalogue import DEFAULT, ELEMENTS, Entry, potentials, sizes
@@ -16,7 +18,11 @@ DOCS = Path(__file__).parent
 FOLDER = DOCS / "potentials"
 GUIDE = DOCS / "networks.md"
 COSTS = DOCS.parent / "benchmarks" / "results" / "networks" / "cost.json"
+RESULTS = DOCS.parent / "benchmarks" / "results" / "reproduce"
+COMPARED = {"networks-aspirin-1000": "errors, rMD17", "networks-silica-200": "errors, same topologies"}
+"""Experiments that compare the networks, and their test of errors."""
 TABLE = re.compile(r"(<!-- table -->\n).*?(<!-- end of table -->)", re.DOTALL)
+ERRORS = re.compile(r"(<!-- errors -->\n).*?(<!-- end of errors -->)", re.DOTALL)
 
 
 def pages() -> dict[Path, str]:
@@ -24,7 +30,8 @@ def pages() -> dict[Path, str]:
     listed = potentials()
     made = {FOLDER / f"{entry.kind}.md": page(entry) for entry in listed}
     made[FOLDER / "README.md"] = index(listed)
-    made[GUIDE] = TABLE.sub(lambda marks: marks[1] + costs(listed) + marks[2], GUIDE.read_text(encoding="utf-8"))
+    guide = TABLE.sub(lambda marks: marks[1] + costs(listed) + marks[2], GUIDE.read_text(encoding="utf-8"))
+    made[GUIDE] = ERRORS.sub(lambda marks: marks[1] + errors(listed) + marks[2], guide)
     return made
 
 
@@ -102,6 +109,43 @@ def costs(listed: list[Entry]) -> str:
             f"{' | '.join(cells)} |"
         )
     return "\n".join(rows) + "\n"
+
+
+def errors(listed: list[Entry]) -> str:
+    """Table of the networks: errors on the same frames after the same steps, and what the weak losses change."""
+    rows = [
+        "| network | aspirin: energy | forces | with PITC and PISC | silica: energy | forces | with PITC and PISC |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for entry in listed:
+        if not entry.is_network:
+            continue
+        name, cells = entry.kind.replace("_", "-"), []
+        for experiment, test in COMPARED.items():
+            alone, weak = (_figures(experiment, f"{name}{more}", test) for more in ("", "-pitc-and-pisc"))
+            cells += [_spread([one[figure] for one in alone.values()], digits) for figure, digits in _FIGURES.items()]
+            both = [100 * (weak[seed][_FORCES] / alone[seed][_FORCES] - 1) for seed in alone if seed in weak]
+            cells.append(f"{_spread(both, 0, sign='+')} %" if both else "–")
+        rows.append(f"| {entry.kind} | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+_FORCES = "forces MAE, meV/Å"
+_FIGURES = {"energy MAE, meV/atom": 1, _FORCES: 0}
+
+
+def _figures(experiment: str, variant: str, test: str) -> dict[int, dict[str, float]]:
+    """Figures of a test by seed."""
+    files = sorted((RESULTS / experiment).glob(f"{variant}-[0-9].json"))
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {result["seed"]: result["figures"][test] for result in results}
+
+
+def _spread(values: list[float], digits: int, sign: str = "") -> str:
+    """Mean and standard deviation."""
+    if len(values) < 2:
+        return "–"
+    return f"{statistics.mean(values):{sign}.{digits}f} ± {statistics.stdev(values):.{digits}f}"
 
 
 def plain(text: str) -> str:
