@@ -149,6 +149,8 @@ def header(experiment: Experiment) -> list[str]:
     """The settings in a few lines."""
     potential = dict(experiment.potential)
     network = f"{potential.pop('kind')} ({', '.join(f'{name} {value}' for name, value in potential.items())})"
+    if all(any(change.startswith("potential=") for change in v.overrides) for v in experiment.variants.values()):
+        network = "networks as the variants say"
     valid = round(experiment.labels * experiment.valid_fraction)
     tests = ", ".join(
         f"{name}: `{test.file}`" + (f", {test.frames} frames of it" if test.frames else "")
