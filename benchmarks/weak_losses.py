@@ -1,10 +1,10 @@
 """Pictures and figures for docs/weak-losses.md: the three points, orders of residuals, cost of a step.
 
 Usage:
-  python benchmarks/weak_losses.py points --output docs/figures
-  python benchmarks/weak_losses.py orders --output docs/figures --results benchmarks/results/weak_losses.json
-  python benchmarks/weak_losses.py cost --results benchmarks/results/weak_losses.json
-  python benchmarks/weak_losses.py joined --results benchmarks/results/weak_losses.json
+  python -m benchmarks.weak_losses points --output docs/figures
+  python -m benchmarks.weak_losses orders --output docs/figures --results benchmarks/results/weak_losses.json
+  python -m benchmarks.weak_losses cost --results benchmarks/results/weak_losses.json
+  python -m benchmarks.weak_losses joined --results benchmarks/results/weak_losses.json
 
 The residuals are those of an exact potential: a Morse cluster of 8 atoms, and a rattled copper crystal for strains. The
 cost is that of a training step of PaiNN (64 channels, 2 layers, 5 Å, float32) on a quartz cell of 72 atoms, on the CPU:
@@ -23,9 +23,9 @@ import matplotlib as mpl
 import numpy as np
 import torch
 from ase.build import bulk, molecule
-from ase.spacegroup import crystal
 from matplotlib.figure import Figure
 
+from benchmarks.step import quartz_cell
 from phystrain import objectives
 from phystrain.allocator import keep_memory
 from phystrain.config import Balance
@@ -192,7 +192,7 @@ def root_mean_square(settings: dict, batch: Batch, potential: torch.nn.Module) -
 def cost(results: Path, rounds: int) -> None:
     """Milliseconds of a whole step, forward, backward and optimiser, and passes through the network."""
     keep_memory()
-    atoms = quartz()
+    atoms = quartz_cell((2, 2, 2))
     torch.manual_seed(0)
     network = {"kind": "painn", "channels": 64, "layers": 2, "cutoff": 5.0}
     potential = build(network, Statistics.bare((8, 14)))
@@ -231,9 +231,9 @@ def joined(results: Path, rounds: int) -> None:
         "1 molecule of 9": [ethanol],
         "8 molecules of 9": [ethanol] * 8,
         "32 molecules of 9": [ethanol] * 32,
-        "1 quartz cell of 72": [quartz()],
-        "4 quartz cells of 72": [quartz()] * 4,
-        "1 quartz cell of 576": [quartz().repeat(2)],
+        "1 quartz cell of 72": [quartz_cell((2, 2, 2))],
+        "4 quartz cells of 72": [quartz_cell((2, 2, 2))] * 4,
+        "1 quartz cell of 576": [quartz_cell((2, 2, 2)).repeat(2)],
     }
     for name, frames in systems.items():
         copies = [[displaced(frame, seed) for frame in frames] for seed in range(3)]
@@ -262,18 +262,6 @@ def displaced(atoms, seed: int):
     copy = atoms.copy()
     copy.rattle(0.03, seed=seed)
     return copy
-
-
-def quartz():
-    """A rattled cell of 72 atoms."""
-    atoms = crystal(
-        ["Si", "O"],
-        [(0.4697, 0.0, 1 / 3), (0.4135, 0.2669, 0.7858)],
-        spacegroup=152,
-        cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
-    ).repeat((2, 2, 2))
-    atoms.rattle(0.05, seed=0)
-    return atoms
 
 
 def count_passes(potential: torch.nn.Module) -> list[int]:

@@ -225,29 +225,26 @@ class _Compiled(nn.Module):
         return cast(Tensor, _Known.apply(graph.vectors, graph.species, graph.edges, self._pass))
 
 
-class _CompiledForces(nn.Module):
+class _CompiledForces(_Compiled):
     """A network with a direct force head, for dynamics."""
 
     def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.cutoff = float(cast(Potential, network).cutoff)
-        self._pass = _Code(_WithHeads(network), training=False)
-        self._conservative = _Compiled(network)
+        super().__init__(network)
+        self._heads = _Code(_WithHeads(network), training=False)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV."""
+        """(atoms,) eV, as they are: nothing that is asked for often needs them without the forces."""
         return cast(Potential, self.network).atomic_energies(graph)
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å, without derivatives but those of the energy."""
         graph = graph.within(self.cutoff)
-        if not self._pass.is_ready(graph):
+        if not self._heads.is_ready(graph):
             network: Any = self.network
             return cast(tuple[Tensor, Tensor], network.heads(graph))
-        atomic, forces = self._pass(graph.vectors.detach(), graph.species, graph.edges)
+        atomic, forces = self._heads(graph.vectors.detach(), graph.species, graph.edges)
         if graph.cell.requires_grad:  # for the stress, which is a derivative of the energy
-            atomic = self._conservative.atomic_energies(graph)
+            atomic = super().atomic_energies(graph)
         return cast(Tensor, atomic), cast(Tensor, forces)
 
 

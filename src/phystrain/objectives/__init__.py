@@ -101,10 +101,11 @@ class Evaluator:
         Read from the pass of :meth:`predict` where there is one, else from one that is not memoised.
         """
         places = _places([graph for graph in graphs if not self._is_known(graph)])
-        wholes = {id(place.whole): place.whole for place in places.values()}
-        energies = {name: self._energy_alone(whole) for name, whole in wholes.items()}
+        if not places:
+            return [self._energy_alone(graph) for graph in graphs]
+        together = self._energy_alone(next(iter(places.values())).whole)
         return [
-            energies[id(place.whole)][place.systems] if (place := places.get(id(graph))) else self._energy_alone(graph)
+            together[places[id(graph)].systems] if id(graph) in places else self._energy_alone(graph)
             for graph in graphs
         ]
 

@@ -63,7 +63,9 @@ class WeakObjective(Residual, Displacing):
         return NEEDS[self.anchor]
 
 
-def same_pass(batch: Batch, model: Evaluator, settings: WeakObjective, copies: int, *, start: bool) -> list[AtomGraph]:
+def forces_asked_of(
+    batch: Batch, model: Evaluator, settings: WeakObjective, copies: int, *, start: bool
+) -> list[AtomGraph]:
     """Structures whose forces a Taylor step asks for: copies, and the undisplaced ones where the potential is asked.
 
     None where the weak label is detached: forces that nothing is differentiated through are cheaper apart.

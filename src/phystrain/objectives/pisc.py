@@ -10,7 +10,7 @@ from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
 from phystrain.objectives._anchor import Point, of_anchor, of_model, with_reference_energy
 from phystrain.objectives._displacement import displaced
-from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term, same_pass
+from phystrain.objectives._taylor import WeakObjective, extrapolation, forces_asked_of, residual_term
 
 
 class Config(WeakObjective):
@@ -57,7 +57,7 @@ class Config(WeakObjective):
 
     def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
         """The displaced copies, and S where it enters."""
-        return same_pass(batch, model, self, self._copies, start=self.case in ("B", "A10", "A11"))
+        return forces_asked_of(batch, model, self, self._copies, start=self.case in ("B", "A10", "A11"))
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over the structures that the anchor knows, all of them by default; the count is their number."""

@@ -7,7 +7,7 @@ from phystrain.labels import Batch
 from phystrain.objectives import Evaluator, Term
 from phystrain.objectives._anchor import of_anchor, of_model
 from phystrain.objectives._displacement import displaced
-from phystrain.objectives._taylor import WeakObjective, extrapolation, residual_term, same_pass
+from phystrain.objectives._taylor import WeakObjective, extrapolation, forces_asked_of, residual_term
 
 
 class Config(WeakObjective):
@@ -28,7 +28,7 @@ class Config(WeakObjective):
 
     def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:
         """S and S + d."""
-        return same_pass(batch, model, self, copies=1, start=True)
+        return forces_asked_of(batch, model, self, copies=1, start=True)
 
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over the structures that the anchor knows, all of them by default; the count is their number."""
