@@ -20,6 +20,13 @@ def survival(*fractions, first=300.0, length=10.0, **fields):
 STATIC = [result("derivatives"), result("dimers"), result("compression")]
 
 
+def test_of_many_conditions_the_sentence_names_a_few():
+    clauses = [f"H-{number} is outside the data" for number in range(10)]
+    verdict = judge([*STATIC, result("drift", kelvin=300.0), survival(1.0, 1.0, 1.0, conditions=clauses)])
+    assert verdict.sentence.endswith(f"12 runs of 10 ps; {'; '.join(clauses[:4])}; 6 more of Survival.")
+    assert verdict.conditions == clauses
+
+
 def test_all_passed_is_safe_up_to_the_highest_temperature_in_named_conditions():
     clause = "O-O below 1.10 Å is unsupported"
     verdict = judge([*STATIC, result("drift", kelvin=300.0), survival(1.0, 1.0, 1.0, conditions=[clause])])

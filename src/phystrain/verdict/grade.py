@@ -29,6 +29,9 @@ from phystrain.reliability._suite import NOT_DONE
 SHORTEST = 1.0
 """ps. Ten times the relaxation time of the thermostat as it comes; shorter runs have hardly left where they started."""
 
+NAMED = 4
+"""Conditions of each test that the sentence names; all of them are in ``conditions``."""
+
 GRADES: tuple[Grade, ...] = ("unsafe", "limited", "safe")
 """From the worst to the best."""
 
@@ -70,7 +73,7 @@ class Verdict(BaseModel):
     Attributes:
         grade: ``safe``, ``limited`` or ``unsafe``; ``None`` if nothing was judged.
         kelvin: highest temperature found safe, 0 if there is none; ``None`` if no test could say.
-        sentence: the grade with the temperature and the conditions it holds in.
+        sentence: the grade with the temperature and the conditions it holds in, :data:`NAMED` of each test at most.
         reasons: why it is no better, one finding each.
         conditions: clauses in which it holds.
         untested: what does not apply, could not be done or was not run, with the reason.
@@ -82,7 +85,9 @@ class Verdict(BaseModel):
     kelvin: float | None = Field(
         None, description="highest temperature found safe, K, 0 if none is; null if no test could say"
     )
-    sentence: str = Field(description="the grade with the temperature and the conditions it holds in")
+    sentence: str = Field(
+        description="the grade with the temperature and the conditions it holds in, a few of each test if they are many"
+    )
     reasons: list[str] = Field([], description="why it is no better, one finding each")
     conditions: list[str] = Field([], description="clauses in which it holds")
     untested: list[str] = Field([], description="what does not apply, could not be done or was not run")
@@ -132,7 +137,7 @@ def judge(results: Sequence[Result]) -> Verdict:
     return Verdict(
         grade=grade,
         kelvin=kelvin,
-        sentence=_sentence(grade, kelvin, decisive, results, conditions),
+        sentence=_sentence(grade, kelvin, decisive, results, _named(results)),
         reasons=reasons,
         conditions=conditions,
         untested=_untested(results),
@@ -191,6 +196,17 @@ def _sentence(
     if up_to:
         return f"Limited{but}. Safe{up_to}{where}."
     return f"Limited{but}." + (f" Known besides: {clauses}." if clauses else "")
+
+
+def _named(results: Sequence[Result]) -> list[str]:
+    """A few conditions of each test, and how many more it has: of many elements there are hundreds of pairs."""
+    clauses: list[str] = []
+    for result in results:
+        fresh = [clause for clause in dict.fromkeys(result.conditions) if clause not in clauses]
+        clauses += fresh[:NAMED]
+        if len(fresh) > NAMED:
+            clauses.append(f"{len(fresh) - NAMED} more of {result.title}")
+    return clauses
 
 
 def _shown_by(results: Sequence[Result]) -> list[str]:
