@@ -101,13 +101,12 @@ def test_the_ase_calculator_compiles_where_it_is_asked_to():
     assert not np.array_equal(*forces), "nothing was compiled"
 
 
-@pytest.mark.parametrize("direct", [False, True])
-def test_compiled_training_steps_have_the_gradients_of_plain_ones(direct, caplog):
-    network = direct_network() if direct else make_network(confined=True)
-    terms = objectives.parse(EVERY_TERM)
-    if direct:
-        assert not TrainingStep(network, terms).compile_passes(), "stress is not what the heads give"
-        del terms["stress"]
+@pytest.mark.parametrize("head", ["conservative", "direct", "direct, differentiated"])
+def test_compiled_training_steps_have_the_gradients_of_plain_ones(head, caplog):
+    network = make_network(confined=True) if head == "conservative" else direct_network()
+    terms = objectives.parse(EVERY_TERM if head == "conservative" else EVERY_TERM | {"gradient": {"anchor": "model"}})
+    if head == "direct":  # nothing that differentiates the energy
+        del terms["stress"], terms["gradient"]
     plain, fast = TrainingStep(network, terms), TrainingStep(network, terms)
     assert fast.compile_passes()
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

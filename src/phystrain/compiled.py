@@ -45,9 +45,9 @@ def faster(potential: nn.Module, *, training: bool = False) -> nn.Module:
 
     Args:
         potential: terms of sums and frozen potentials (attribute ``additive``) are compiled one by one.
-        training: energies, forces and stresses can be differentiated by the parameters, and by nothing else: a
-            derivative of them by positions is left out without a word, and with it the stress beside a direct force
-            head. Networks without trained parameters stay plain.
+        training: energies, their gradient, forces and stresses can be differentiated by the parameters, and by nothing
+            else: a derivative of them by positions is left out without a word. Networks without trained parameters
+            stay plain.
 
     Returns:
         ``potential`` itself where there is nothing to compile.
@@ -136,6 +136,20 @@ class _WithHeads(_Traced):
         self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
     ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         return cast(tuple[Tensor, Tensor], self.network.heads(self.graph(vectors, species, edges)))
+
+
+class _WithHeadsDifferentiated(_Traced):
+    """Atomic energies, forces that are an output of their own, and the gradient of the energies by the edge vectors."""
+
+    def forward(
+        self, vectors: Float[Tensor, "edges 3"], species: Int[Tensor, " atoms"], edges: Int[Tensor, "2 edges"]
+    ) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"], Float[Tensor, "edges 3"]]:
+        def energy(given: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            atomic, forces = self.network.heads(self.graph(given, species, edges))
+            return atomic.sum(), (atomic, forces)
+
+        gradient, (_, (atomic, forces)) = torch.func.grad_and_value(energy, has_aux=True)(vectors)
+        return atomic, forces, gradient
 
 
 class _EnergiesAlone(_Traced):
@@ -277,7 +291,14 @@ class _CompiledTraining(nn.Module):
 
 
 class _CompiledHeads(_CompiledTraining):
-    """A network with energies and forces of their own, both made in one compiled pass."""
+    """A network with energies and forces of their own, both made in one compiled pass.
+
+    The gradient of the energy is in that pass where positions or the cell ask for one.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self._sloped = _Code(_WithHeadsDifferentiated(network), training=True)
 
     def _traced(self, network: nn.Module) -> _Traced:
         return _WithHeads(network)
@@ -289,8 +310,14 @@ class _CompiledHeads(_CompiledTraining):
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å."""
         graph = graph.within(self.cutoff)
-        if torch.is_grad_enabled() and self._pass.is_ready(graph):
-            return cast(tuple[Tensor, Tensor], self._pass(graph.vectors.detach(), graph.species, graph.edges))
+        vectors = graph.vectors
+        code = self._sloped if vectors.requires_grad else self._pass
+        if torch.is_grad_enabled() and code.is_ready(graph):
+            results = code(vectors.detach(), graph.species, graph.edges)
+            if vectors.requires_grad:
+                atomic, forces, gradient = results
+                return cast(Tensor, _Attached.apply(vectors, atomic, gradient)), forces
+            return cast(tuple[Tensor, Tensor], results)
         network: Any = self.network
         return cast(tuple[Tensor, Tensor], network.heads(graph))
 

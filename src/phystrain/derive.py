@@ -39,11 +39,13 @@ class Prediction(NamedTuple):
         energy: (systems,) eV, always in float64: total energies lose meV in float32.
         forces: (atoms, 3) eV/Å.
         stress: (systems, 3, 3) eV/Å³; not a number for structures that are not periodic in three directions.
+        gradient: (atoms, 3) eV/Å, derivative of the energy by the positions: minus the forces, but for a direct head.
     """
 
     energy: Float[Tensor, " systems"] | None = None
     forces: Float[Tensor, "atoms 3"] | None = None
     stress: Float[Tensor, "systems 3 3"] | None = None
+    gradient: Float[Tensor, "atoms 3"] | None = None
 
 
 class Denoised(NamedTuple):
@@ -114,16 +116,21 @@ class Derivation:
         graph: the structures.
         stress: whether stress may be asked for (it needs a strain in the pass).
         create_graph: keep the derivatives differentiable, for training.
+        gradient: whether a derivative by positions may be asked for where forces come from a direct head. Compiled
+            code, which knows its derivatives beforehand, then leaves this one out.
     """
 
-    def __init__(self, potential: Potential, graph: AtomGraph, *, stress: bool, create_graph: bool) -> None:
+    def __init__(
+        self, potential: Potential, graph: AtomGraph, *, stress: bool, create_graph: bool, gradient: bool = True
+    ) -> None:
         self._create_graph = create_graph
         self._graph = graph
         heads = getattr(potential, "heads", None)
         self._forces: Tensor | None = None
         self._stress: Tensor | None = None
+        self._gradient: Tensor | None = None
         with torch.enable_grad():
-            leaf = graph.positions.detach().requires_grad_()
+            leaf = graph.positions.detach().requires_grad_(heads is None or gradient or stress)
             self._leaves = [leaf]
             graph = replace(graph, positions=leaf)
             if stress:
@@ -155,6 +162,13 @@ class Derivation:
         assert self._stress is not None, "the pass was made without a strain"
         return self._stress
 
+    def gradient(self) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) eV/Å, of the energy of each structure by its positions."""
+        if self._gradient is None:
+            self._differentiate()
+        assert self._gradient is not None
+        return self._gradient
+
     def slope(self, value: Tensor) -> Float[Tensor, "atoms 3"]:
         """(atoms, 3) derivative of ``value``, a number made of this pass's results, by the positions; detached.
 
@@ -184,6 +198,7 @@ class Derivation:
             torch.zeros_like(leaf) if gradient is None else gradient
             for leaf, gradient in zip(self._leaves, gradients, strict=True)
         ]
+        self._gradient = filled[0]
         if self._forces is None:
             self._forces = -filled[0]
         if len(filled) == 2:

@@ -361,6 +361,16 @@ def require_noise_head(name: str, potential: PotentialConfig, terms: Iterable[Ob
             )
 
 
+def require_force_head(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
+    """Refuse to ask a network whose forces are the gradient of its energy that they be."""
+    for objective in terms:
+        if "gradient" in objective.asks and getattr(potential, "head", "conservative") != "direct":
+            raise ValueError(
+                f"stages.{name}: {objective.kind} is for a direct force head; the forces of this potential are the "
+                f"gradient of its energy: leave it out, or set 'head: direct'"
+            )
+
+
 def _auto_has_a_measure(stage: Stage) -> None:
     """Refuse automatic weights where there is nothing to measure them by."""
     automatic = [objective for objective in stage.own_objectives if objective.weight == "auto"]

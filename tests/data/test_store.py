@@ -247,9 +247,11 @@ def test_interrupted(tmp_path, how):
             time.sleep(0.05)
         job.send_signal(how)
         until = time.monotonic() + 60
-        while job.poll() is None and time.monotonic() < until:  # a signal just before a read is heeded after it
+        while (
+            job.poll() is None and time.monotonic() < until
+        ):  # a signal that another thread got is heeded after the read, which waits for a full buffer
             with suppress(BrokenPipeError):
-                writer.write(frame)
+                writer.write(50 * frame)
             time.sleep(0.05)
         assert job.wait(0) != 0
     assert not (tmp_path / "a.store").exists()

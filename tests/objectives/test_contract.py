@@ -26,6 +26,7 @@ VARIANTS = [
     {"kind": "pisc", "case": "B", "anchor": "label"},
     {"kind": "pitc", "distribution": "structure", "fraction": 0.6},
     {"kind": "pitc", "norm": "absolute"},
+    *({"kind": "gradient", "anchor": anchor} for anchor in ("label", "guide")),
     {"kind": "jitter", "quantity": "forces"},
     {"kind": "strain_consistency", "k": 0},
     {"kind": "denoise", "sigma_low": 0.02, "fraction": 0.6},
@@ -66,10 +67,17 @@ def test_gradient(settings, parts):
     check_gradient(registry.parse("objectives", settings), *parts)
 
 
-@pytest.mark.parametrize("kind", ["energy", "forces", "pitc", "pisc", "antithetic"])
-def test_contract_with_a_force_head(kind, potentials):
+HEADED = [
+    *({"kind": kind} for kind in ("energy", "forces", "pitc", "pisc", "antithetic", "gradient")),
+    {"kind": "gradient", "anchor": "model"},
+    {"kind": "gradient", "anchor": "model", "detach": True},
+]
+
+
+@pytest.mark.parametrize("settings", HEADED, ids=name)
+def test_contract_with_a_force_head(settings, potentials):
     potential = potentials["MorseWithForceHead"](bias=0.3)
-    objective = registry.parse("objectives", {"kind": kind})
+    objective = registry.parse("objectives", settings)
     check_composition(objective, examples(potential.cutoff), potential)
 
 

@@ -46,6 +46,7 @@ class Evaluator:
         stress: whether an objective may ask for stress.
         create_graph: keep derivatives differentiable; false for validation.
         plain: the same potential where ``potential`` is compiled and cannot be differentiated by positions twice.
+        gradient: whether an objective may ask for the gradient of the energy beside forces of a direct head.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class Evaluator:
         stress: bool = False,
         create_graph: bool = True,
         plain: Potential | None = None,
+        gradient: bool = True,
     ) -> None:
         self._potential = potential
         self._plain = potential if plain is None else plain
+        self._gradient = gradient or self._plain is potential
         self._stress = stress
         self._create_graph = create_graph
         self._passes: dict[int, tuple[AtomGraph, Derivation]] = {}
@@ -75,7 +78,7 @@ class Evaluator:
         self._joined |= _places(list(fresh.values()))
 
     def predict(self, graph: AtomGraph, want: tuple[str, ...]) -> Prediction:
-        """Energy, forces or stress of ``graph``, memoised by the identity of the graph.
+        """Energy, forces, stress or gradient of ``graph``, memoised by the identity of the graph.
 
         Derivatives are taken when they are first asked for, so energy and forces of one graph cost one pass. What
         the pass of a whole batch knows already is read from there for a part of it (see :meth:`part_of`).
@@ -93,6 +96,7 @@ class Evaluator:
             energy=derivation.energy() if "energy" in want else None,
             forces=derivation.forces() if "forces" in want else None,
             stress=derivation.stress() if "stress" in want else None,
+            gradient=derivation.gradient() if "gradient" in want else None,
         )
 
     def energies_alone(self, *graphs: AtomGraph) -> list[Float[Tensor, " systems"]]:
@@ -123,7 +127,13 @@ class Evaluator:
 
     def _derivation(self, graph: AtomGraph) -> Derivation:
         if id(graph) not in self._passes:  # the graph is kept too, so that its identity is not used again
-            derivation = Derivation(self._potential, graph, stress=self._stress, create_graph=self._create_graph)
+            derivation = Derivation(
+                self._potential,
+                graph,
+                stress=self._stress,
+                create_graph=self._create_graph,
+                gradient=self._gradient,
+            )
             self._passes[id(graph)] = (graph, derivation)
         return self._passes[id(graph)][1]
 
@@ -200,11 +210,12 @@ def _places(graphs: list[AtomGraph]) -> dict[int, _Place]:
 
 def _selected(prediction: Prediction, systems: Tensor | slice, atoms: Tensor | slice) -> Prediction:
     """Of some structures."""
-    energy, forces, stress = prediction
+    energy, forces, stress, gradient = prediction
     return Prediction(
         energy=None if energy is None else energy[systems],
         forces=None if forces is None else forces[atoms],
         stress=None if stress is None else stress[systems],
+        gradient=None if gradient is None else gradient[atoms],
     )
 
 
@@ -247,7 +258,7 @@ class Objective(PluginConfig):
     def asks(self) -> frozenset[str]:
         """Quantities that it has predicted without a label, besides energy and forces.
 
-        ``stress`` costs a strain, ``noise`` takes a potential that can denoise.
+        ``stress`` costs a strain, ``noise`` takes a potential that can denoise, ``gradient`` one with a direct force head.
         """
         return frozenset()
 

@@ -89,9 +89,6 @@ class TrainingStep(nn.Module):
 
     def compile_passes(self) -> bool:
         """Make further passes in compiled code; false where there is nothing that can be compiled."""
-        stress = any(wants_stress(source.objectives) for source in self.sources)
-        if stress and hasattr(self.potential, "heads"):  # it is a derivative by positions, which the heads leave out
-            return False
         fast = compiled.faster(self.potential, training=True)
         self._fast = [] if fast is self.potential else [fast]
         return bool(self._fast)
@@ -135,7 +132,8 @@ class TrainingStep(nn.Module):
         """Terms of a batch. Those that act on all structures come first: parts of them read from their passes."""
         plain = as_potential(self.potential)
         passed = as_potential(self._fast[0]) if self._fast else plain
-        model = Evaluator(passed, stress=wants_stress(objectives), plain=plain)
+        gradient = any("gradient" in objective.asks for objective in objectives.values())
+        model = Evaluator(passed, stress=wants_stress(objectives), plain=plain, gradient=gradient)
         parts = Parts(batch, model)
         automatic = [reported(source.name, name) for name, term in objectives.items() if term.weight == "auto"]
         if not self.balancer.due(automatic, step):  # terms are then differentiated one by one, each its passes alone

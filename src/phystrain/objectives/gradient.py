@@ -1,0 +1,73 @@
+"""Gradient consistency: the forces of a direct head must be minus the gradient of the energy."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from phystrain.graph import AtomGraph
+from phystrain.labels import Batch
+from phystrain.objectives import Evaluator, Objective, Term, Weight, masked_sum
+from phystrain.objectives._anchor import guide_of
+
+
+class Config(Objective):
+    """(dE/dr + F)², (eV/Å)², summed over components: what is left of PITC as the displacement goes to zero.
+
+    For potentials with a direct force head, whose energy is otherwise learnt from one label a structure. PITC compares
+    energy and forces along one random direction for a pass; here all directions are compared at once, for a gradient
+    of the pass that there is. No displaced copy, no neglected order, no displacement to choose. The limit of arXiv
+    2408.05215, PITC loss.
+
+    Attributes:
+        weight: ``auto`` by default, as for the other losses without labels.
+        anchor: F: ``auto``: the reference forces of atoms that have them, else those of the head; ``model``: the
+            head's; ``label``: the reference's, other atoms do not count; ``guide``: forces from outside the network,
+            other atoms do not count.
+        detach: no gradient through the forces of the head, so that the energy learns from them alone.
+    """
+
+    kind: Literal["gradient"] = "gradient"
+    weight: Weight = Field(
+        default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
+    )
+    anchor: Literal["auto", "model", "label", "guide"] = Field(
+        default="auto", description="forces to compare with: auto takes labels where there are, else the head's"
+    )
+    detach: bool = Field(default=False, description="no gradient through the forces of the head")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Forces, if they are the anchor."""
+        return frozenset({"forces"}) if self.anchor == "label" else frozenset()
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """The gradient beside the forces."""
+        return frozenset({"gradient"})
+
+    @property
+    def validated(self) -> bool:
+        """No: energies and forces on held-out structures say it better."""
+        return False
+
+    def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:  # noqa: ARG002
+        """The structures themselves."""
+        return [batch.graph]
+
+    def __call__(self, batch: Batch, model: Evaluator) -> Term:
+        """Sum over components; the count is their number, three for an atom whose force is known."""
+        labels = batch.labels
+        gradient = model.predict(batch.graph, ("energy", "forces", "gradient")).gradient
+        assert gradient is not None
+        given = guide_of(batch) if self.anchor == "guide" else labels.forces
+        if self.anchor == "model":
+            given = torch.full_like(given, torch.nan)
+        known = ~torch.isnan(given)
+        forces = torch.nan_to_num(given)
+        if self.anchor in ("auto", "model"):
+            own = model.predict(batch.graph, ("energy", "forces")).forces
+            assert own is not None
+            forces = torch.where(known, given, own.detach() if self.detach else own)
+            known = torch.ones_like(known)
+        return masked_sum((gradient + forces).square(), labels.weight[batch.graph.system], known)
