@@ -39,13 +39,11 @@ class Prediction(NamedTuple):
         energy: (systems,) eV, always in float64: total energies lose meV in float32.
         forces: (atoms, 3) eV/Å.
         stress: (systems, 3, 3) eV/Å³; not a number for structures that are not periodic in three directions.
-        gradient: (atoms, 3) eV/Å, derivative of the energy by the positions: minus the forces, but for a direct head.
     """
 
     energy: Float[Tensor, " systems"] | None = None
     forces: Float[Tensor, "atoms 3"] | None = None
     stress: Float[Tensor, "systems 3 3"] | None = None
-    gradient: Float[Tensor, "atoms 3"] | None = None
 
 
 class Denoised(NamedTuple):

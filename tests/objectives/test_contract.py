@@ -26,7 +26,7 @@ VARIANTS = [
     {"kind": "pisc", "case": "B", "anchor": "label"},
     {"kind": "pitc", "distribution": "structure", "fraction": 0.6},
     {"kind": "pitc", "norm": "absolute"},
-    *({"kind": "gradient", "anchor": anchor} for anchor in ("label", "guide")),
+    *({"kind": "gradient", "anchor": anchor} for anchor in ("label", "auto", "guide")),
     {"kind": "jitter", "quantity": "forces"},
     {"kind": "strain_consistency", "k": 0},
     {"kind": "denoise", "sigma_low": 0.02, "fraction": 0.6},
@@ -34,6 +34,7 @@ VARIANTS = [
 ]
 STOPPED = [
     {"kind": "pitc", "detach": True},
+    {"kind": "gradient", "detach": True},
     {"kind": "pitc", "distribution": "adversarial_force"},
     {"kind": "pisc", "distribution": "adversarial_gradient"},
     {"kind": "antithetic", "distribution": "adversarial_gradient", "adversary": "forces", "fraction": 0.6},
@@ -49,10 +50,11 @@ def name(settings):
 @pytest.fixture
 def parts(potentials, settings):
     """Structures with a reserve of 1 Å in their neighbour lists, and a potential that knows them."""
-    if settings["kind"] != "denoise":
+    special = {"denoise": {"denoise": True}, "gradient": {"head": "direct"}}
+    if settings["kind"] not in special:
         return examples(4.0), potentials["Morse"](cutoff=3.0)
     torch.manual_seed(0)
-    network = {"kind": "painn", "channels": 4, "radial_count": 4, "cutoff": 3.0, "denoise": True}
+    network = {"kind": "painn", "channels": 4, "radial_count": 4, "cutoff": 3.0, **special[settings["kind"]]}
     return examples(4.0), build(network, Statistics.bare((1, 6, 8, 29))).double()
 
 
@@ -69,8 +71,8 @@ def test_gradient(settings, parts):
 
 HEADED = [
     *({"kind": kind} for kind in ("energy", "forces", "pitc", "pisc", "antithetic", "gradient")),
-    {"kind": "gradient", "anchor": "model"},
-    {"kind": "gradient", "anchor": "model", "detach": True},
+    {"kind": "gradient", "anchor": "auto"},
+    {"kind": "gradient", "detach": True},
 ]
 
 

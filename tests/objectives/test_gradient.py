@@ -13,7 +13,7 @@ from phystrain.testing.objectives import gradient as slope
 def test_value(clusters, potentials):
     """Nothing for a head that is the gradient; the square of what it is off by, component by component."""
     batch, kind = clusters(3), potentials["MorseWithForceHead"]
-    objective = gradient.Config(anchor="model")
+    objective = gradient.Config()
     assert float(term(objective, batch, kind()).total.detach()) < 1e-20
     total, count = term(objective, batch, kind(bias=0.3))
     off = 0.3 * torch.sin(7 * batch.graph.positions)
@@ -22,10 +22,10 @@ def test_value(clusters, potentials):
 
 
 def test_is_the_limit_of_pitc(clusters, potentials):
-    """The mean squared residual of PITC over a small step of every atom is that of the gradient, times the square of it."""
+    """The mean squared residual of PITC over small random steps is that of the gradient, times their mean square."""
     potential, size = potentials["MorseWithForceHead"](bias=0.3), 1e-4
     batch = clusters(400)
-    expected = float(term(gradient.Config(anchor="model"), clusters(1), potential).total.detach())
+    expected = float(term(gradient.Config(), clusters(1), potential).total.detach())
     settings = pitc.Config(k=0, displacement=size, centre=False, per_atom=False)
     found = float(term(settings, batch, potential).total.detach()) / len(batch.key)
     assert found == pytest.approx(expected * size**2 / 3, rel=0.2)  # a component has a third of the mean square
@@ -41,13 +41,11 @@ def test_anchors(potentials):
     assert by["label"].count == labelled.sum()
     assert by["guide"].count == (~torch.isnan(batch.labels.guide)).sum()
     assert by["auto"].count == by["model"].count == labelled.numel()
-    rest = term(gradient.Config(anchor="model"), batch._replace(labels=_unless(batch, labelled)), potential).total
+    rest = term(gradient.Config(), batch._replace(labels=_unless(batch, labelled)), potential).total
     torch.testing.assert_close(by["auto"].total, by["label"].total + rest)
     unlabelled = batch._replace(labels=bare(batch.graph))
-    assert torch.equal(
-        term(gradient.Config(), unlabelled, potential).total,
-        term(gradient.Config(anchor="model"), unlabelled, potential).total,
-    )
+    own = term(gradient.Config(), unlabelled, potential).total
+    assert torch.equal(term(gradient.Config(anchor="auto"), unlabelled, potential).total, own)
 
 
 def _unless(batch, labelled):
@@ -60,13 +58,13 @@ def _unless(batch, labelled):
 def test_detach(potentials):
     """The energy is told, the head is not."""
     batch, potential = join(examples(20.0)), potentials["MorseWithForceHead"](bias=0.3)
-    free, held = (slope(gradient.Config(anchor="model", detach=on), batch, potential) for on in (False, True))
+    free, held = (slope(gradient.Config(detach=on), batch, potential) for on in (False, True))
     names = [name for name, _ in potential.named_parameters()]
     assert free[names.index("bias")] != 0
     # the head of this potential is made of its gradient, so that with it held the slope is that of the energy alone
     model = Evaluator(potential)
-    found = model.predict(batch.graph, ("energy", "forces", "gradient"))
-    square = (found.gradient + found.forces.detach()).square() * batch.labels.weight[batch.graph.system, None]
+    forces = model.predict(batch.graph, ("energy", "forces")).forces
+    square = (model.gradient(batch.graph) + forces.detach()).square() * batch.labels.weight[batch.graph.system, None]
     parts = torch.autograd.grad(square.sum(), list(potential.parameters()), allow_unused=True)
     expected = torch.stack([torch.zeros(()).double() if part is None else part for part in parts])
     torch.testing.assert_close(held, expected)

@@ -78,7 +78,7 @@ class Evaluator:
         self._joined |= _places(list(fresh.values()))
 
     def predict(self, graph: AtomGraph, want: tuple[str, ...]) -> Prediction:
-        """Energy, forces, stress or gradient of ``graph``, memoised by the identity of the graph.
+        """Energy, forces or stress of ``graph``, memoised by the identity of the graph.
 
         Derivatives are taken when they are first asked for, so energy and forces of one graph cost one pass. What
         the pass of a whole batch knows already is read from there for a part of it (see :meth:`part_of`).
@@ -96,8 +96,22 @@ class Evaluator:
             energy=derivation.energy() if "energy" in want else None,
             forces=derivation.forces() if "forces" in want else None,
             stress=derivation.stress() if "stress" in want else None,
-            gradient=derivation.gradient() if "gradient" in want else None,
         )
+
+    def gradient(self, graph: AtomGraph) -> Float[Tensor, "atoms 3"]:
+        """(atoms, 3) eV/Å, of the energy of each structure by its positions: minus the forces, but for a direct head.
+
+        From the pass of :meth:`predict`, in the same way.
+        """
+        if id(graph) in self._parts and id(graph) not in self._passes:
+            _, whole, systems = self._parts[id(graph)]
+            if "gradient" in self._known.get(id(whole), set()):
+                return self.gradient(whole)[systems[whole.system]]
+        self._known.setdefault(id(graph), set()).add("gradient")
+        if id(graph) in self._joined:
+            _, whole, _, atoms = self._joined[id(graph)]
+            return self.gradient(whole)[atoms]
+        return self._derivation(graph).gradient()
 
     def energies_alone(self, *graphs: AtomGraph) -> list[Float[Tensor, " systems"]]:
         """(systems,) eV each, of structures of which nothing else will be asked: cheaper, as nothing is differentiated.
@@ -210,12 +224,11 @@ def _places(graphs: list[AtomGraph]) -> dict[int, _Place]:
 
 def _selected(prediction: Prediction, systems: Tensor | slice, atoms: Tensor | slice) -> Prediction:
     """Of some structures."""
-    energy, forces, stress, gradient = prediction
+    energy, forces, stress = prediction
     return Prediction(
         energy=None if energy is None else energy[systems],
         forces=None if forces is None else forces[atoms],
         stress=None if stress is None else stress[systems],
-        gradient=None if gradient is None else gradient[atoms],
     )
 
 
@@ -258,7 +271,8 @@ class Objective(PluginConfig):
     def asks(self) -> frozenset[str]:
         """Quantities that it has predicted without a label, besides energy and forces.
 
-        ``stress`` costs a strain, ``noise`` takes a potential that can denoise, ``gradient`` one with a direct force head.
+        ``stress`` costs a strain, ``noise`` takes a potential that can denoise, ``gradient`` one
+        with a direct force head.
         """
         return frozenset()
 

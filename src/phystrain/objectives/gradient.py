@@ -21,9 +21,9 @@ class Config(Objective):
 
     Attributes:
         weight: ``auto`` by default, as for the other losses without labels.
-        anchor: F: ``auto``: the reference forces of atoms that have them, else those of the head; ``model``: the
-            head's; ``label``: the reference's, other atoms do not count; ``guide``: forces from outside the network,
-            other atoms do not count.
+        anchor: F: ``model``: the forces of the head, which are then told by the energy, too; ``label``: the
+            reference's, other atoms do not count; ``auto``: the reference's where there are, else the head's;
+            ``guide``: forces from outside the network, other atoms do not count.
         detach: no gradient through the forces of the head, so that the energy learns from them alone.
     """
 
@@ -31,8 +31,8 @@ class Config(Objective):
     weight: Weight = Field(
         default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
     )
-    anchor: Literal["auto", "model", "label", "guide"] = Field(
-        default="auto", description="forces to compare with: auto takes labels where there are, else the head's"
+    anchor: Literal["model", "label", "auto", "guide"] = Field(
+        default="model", description="forces to compare with; auto takes labels where there are, else the head's"
     )
     detach: bool = Field(default=False, description="no gradient through the forces of the head")
 
@@ -58,8 +58,7 @@ class Config(Objective):
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over components; the count is their number, three for an atom whose force is known."""
         labels = batch.labels
-        gradient = model.predict(batch.graph, ("energy", "forces", "gradient")).gradient
-        assert gradient is not None
+        gradient = model.gradient(batch.graph)
         given = guide_of(batch) if self.anchor == "guide" else labels.forces
         if self.anchor == "model":
             given = torch.full_like(given, torch.nan)
