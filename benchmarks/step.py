@@ -43,6 +43,11 @@ KINDS = {
     "+ antithetic": {**LABELS, "antithetic": {"weight": 1.0}},
     "+ antithetic, every third step": {**LABELS, "antithetic": RARELY},
 }
+DIRECT = {
+    "+ gradient": {**LABELS, "gradient": {"weight": 1.0}},
+    "+ gradient, every third step": {**LABELS, "gradient": RARELY},
+}
+"""For networks with a direct force head."""
 NETWORKS = {
     "schnet": {"kind": "schnet"},
     "painn": {"kind": "painn"},
@@ -123,7 +128,7 @@ def main() -> None:
             steps = {
                 (name, compiled): stepper(potential, terms, frames, compiled=compiled)
                 for compiled in (False, True)
-                for name, terms in KINDS.items()
+                for name, terms in (KINDS | DIRECT if "head" in kind else KINDS).items()
             }
             for step, _ in steps.values():
                 step(), step()
