@@ -74,12 +74,24 @@ def write_tables(chosen: list[Experiment], results: Path, folder: Path = experim
         "Training time is processor time of the one thread that a job has, teachers and their labels included: what",
         "the clock would show on a machine that does nothing else.",
         "",
+        *_contents(chosen, results),
     ]
     for experiment in chosen:
         lines += _experiment_lines(experiment, results, folder)
     text = "\n".join(lines).rstrip() + "\n"
     write_text(results.with_suffix(".md"), text)
     return text
+
+
+def _contents(chosen: list[Experiment], results: Path) -> list[str]:
+    """What there is, and how much of it has been run."""
+    lines = ["| experiment | | trainings run | planned |", "| --- | --- | --- | --- |"]
+    for experiment in chosen:
+        jobs = [Job(experiment, variant, seed) for variant in experiment.variants for seed in range(experiment.seeds)]
+        done = sum(job.state(results) == "done" for job in jobs)
+        anchor = re.sub(r"[^\w\- ]", "", experiment.title.lower()).replace(" ", "-")
+        lines.append(f"| `{experiment.name}` | [{experiment.title}](#{anchor}) | {done or 'none'} | {len(jobs)} |")
+    return [*lines, ""]
 
 
 def _experiment_lines(experiment: Experiment, results: Path, folder: Path) -> list[str]:
