@@ -34,7 +34,7 @@ COLUMNS = (
     ("Static tests and cost", r"dimers", r"faulty pairs", r"faulty pair curves", 1, 1),
     ("Static tests and cost", r"compression", r"(structures|bonds) with a hole", r"compressed \1 with a hole", 1, 1),
     ("Static tests and cost", r"compression", r"largest drop, (structures|bonds), eV", r"largest drop, \1, eV", 1, 2),
-    ("Static tests and cost", r"derivatives", r"(largest|RMS) force error, meV/Å", r"forces beside derivatives: \1 error, meV/Å", 1, 3),
+    ("Static tests and cost", r"derivatives", r"(largest|RMS) force error, meV/Å", r"\1 gradient error, meV/Å", 1, 3),
     ("Static tests and cost", r"cost", r"training, s", r"training, s", 1, 0),
     ("Static tests and cost", r"cost", r"steps", r"steps of the last stage", 1, 0),
     ("Static tests and cost", r"cost", r"training step, ms", r"training step, ms", 1, 0),
