@@ -304,8 +304,8 @@ class _CompiledHeads(_CompiledTraining):
         return _WithHeads(network)
 
     def atomic_energies(self, graph: AtomGraph) -> Float[Tensor, " atoms"]:
-        """(atoms,) eV, without a derivative by positions."""
-        return super().atomic_energies(replace(graph, positions=graph.positions.detach()))
+        """(atoms,) eV, without a derivative by positions or cell."""
+        return super().atomic_energies(replace(graph, positions=graph.positions.detach(), cell=graph.cell.detach()))
 
     def heads(self, graph: AtomGraph) -> tuple[Float[Tensor, " atoms"], Float[Tensor, "atoms 3"]]:
         """Atomic energies (atoms,) eV and forces (atoms, 3) eV/Å."""

@@ -363,8 +363,10 @@ def require_noise_head(name: str, potential: PotentialConfig, terms: Iterable[Ob
 
 def require_force_head(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
     """Refuse to ask a network whose forces are the gradient of its energy that they be."""
+    parts = [potential, *getattr(potential, "terms", {}).values()]
+    direct = any(getattr(part, "head", "conservative") == "direct" for part in parts)
     for objective in terms:
-        if "gradient" in objective.asks and getattr(potential, "head", "conservative") != "direct":
+        if "gradient" in objective.asks and not direct:
             raise ValueError(
                 f"stages.{name}: {objective.kind} is for a direct force head; the forces of this potential are the "
                 f"gradient of its energy: leave it out, or set 'head: direct'"

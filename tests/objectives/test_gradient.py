@@ -89,3 +89,5 @@ def test_refused_without_a_direct_head():
         check(settings)
     settings["potential"]["head"] = "direct"
     assert check(settings).stages[0].objectives["gradient"].weight == "auto"
+    settings["potential"] = {"kind": "sum", "terms": {"network": settings["potential"], "wall": {"kind": "zbl"}}}
+    check(settings)

@@ -16,15 +16,16 @@ class Config(Objective):
 
     For potentials with a direct force head, whose energy is otherwise learnt from one label a structure. PITC compares
     energy and forces along one random direction for a pass; here all directions are compared at once, for a gradient
-    of the pass that there is. No displaced copy, no neglected order, no displacement to choose. The limit of arXiv
-    2408.05215, PITC loss.
+    of the pass that there is (with ``part``, of one of its own). No displaced copy, no neglected order, no displacement
+    to choose. The limit of arXiv 2408.05215, PITC loss, with ``centre: false``: centred displacements do not see a net
+    force of the head, which is asked to vanish here.
 
     Attributes:
         weight: ``auto`` by default, as for the other losses without labels.
         anchor: F: ``model``: the forces of the head, which are then told by the energy, too; ``label``: the
             reference's, other atoms do not count; ``auto``: the reference's where there are, else the head's;
             ``guide``: forces from outside the network, other atoms do not count.
-        detach: no gradient through the forces of the head, so that the energy learns from them alone.
+        detach: no gradient through the forces of the head; they change only as far as energy and head share features.
     """
 
     kind: Literal["gradient"] = "gradient"
