@@ -147,7 +147,7 @@ _COMMENTS = {
     "- name: finetune": (
         "weak losses are two more objectives, 'pitc: {}' and 'pisc: {}': they cost two more\n"
         "# passes a step, and conservative networks, as this one, changed by one or two per cent, either way;\n"
-        "# a network with 'head: direct' wants 'gradient: {}', and beside objectives 'balance: {share: 1.0}'"
+        "# a network with 'head: direct' wants 'gradient: {every: 3, ramp: 1000}' and 'balance: {share: 0.333}'"
     ),
     "fit: {choose: auto": (
         "the best of several classical potentials, fitted to the same labels: it knows repulsion; where none\n"
