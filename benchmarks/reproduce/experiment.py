@@ -183,16 +183,12 @@ def slug(name: str) -> str:
 def load(name: str, folder: Path = EXPERIMENTS) -> Experiment:
     """Read and check an experiment; with ``extends: other`` it takes what it does not say itself from another.
 
-    ``leave_out`` lists variants of the other one that are not run.
+    ``add`` holds variants beside those of the other one, ``leave_out`` lists those that are not run.
 
     Raises:
         UserError: no such experiment, or a mistake in it.
     """
     settings = _merged(name, folder, ())
-    left_out = settings.pop("leave_out", [])
-    if unknown := sorted(set(left_out) - set(settings.get("variants", {}))):
-        raise UserError(f"{folder / name}.yaml: leave_out: there is no variant {unknown[0]!r}")
-    settings["variants"] = {key: value for key, value in settings.get("variants", {}).items() if key not in left_out}
     try:
         return Experiment.model_validate({"title": name, **settings, "name": name})
     except ValidationError as error:
@@ -216,7 +212,13 @@ def _merged(name: str, folder: Path, above: tuple[str, ...]) -> dict[str, Any]:
         raise UserError(f"{file} extends itself through {', '.join(above)}")
     settings = yaml.safe_load(file.read_text(encoding="utf-8"))
     base = settings.pop("extends", None)
-    return settings if base is None else _merge(_merged(base, folder, (*above, name)), settings)
+    added, left_out = settings.pop("add", {}), settings.pop("leave_out", [])
+    if base is not None:
+        settings = _merge(_merged(base, folder, (*above, name)), settings)
+    variants = settings.get("variants", {}) | added
+    if unknown := sorted(set(left_out) - set(variants)):
+        raise UserError(f"{file}: leave_out: there is no variant {unknown[0]!r}")
+    return settings | {"variants": {key: value for key, value in variants.items() if key not in left_out}}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.reproduce import experiment as experiments
 from benchmarks.reproduce.experiment import Experiment
 from benchmarks.reproduce.plots import draw
-from benchmarks.reproduce.results import Job, training_seconds
+from benchmarks.reproduce.results import Job, all_jobs, training_seconds
 from phystrain.dynamics.guards import Guards
 from phystrain.files import write_text
 from phystrain.reliability import ReliabilityTest
@@ -87,7 +87,7 @@ def _contents(chosen: list[Experiment], results: Path) -> list[str]:
     """What there is, and how much of it has been run."""
     lines = ["| experiment | | trainings run | planned |", "| --- | --- | --- | --- |"]
     for experiment in chosen:
-        jobs = [Job(experiment, variant, seed) for variant in experiment.variants for seed in range(experiment.seeds)]
+        jobs = all_jobs([experiment])
         done = sum(job.state(results) == "done" for job in jobs)
         anchor = re.sub(r"[^\w\- ]", "", experiment.title.lower()).replace(" ", "-")
         lines.append(f"| `{experiment.name}` | [{experiment.title}](#{anchor}) | {done or 'none'} | {len(jobs)} |")

@@ -33,8 +33,7 @@ from phystrain.stages import (
     Unlabelled,
     Window,
     guided,
-    require_force_head,
-    require_noise_head,
+    require_heads,
 )
 from phystrain.tune.space import Search
 
@@ -167,8 +166,7 @@ class RunConfig(Section):
             if stage.name == RUNNING and any(RUNNING in other.guides for other in self.stages):
                 raise ValueError("guide: average means the averaged weights: give the stage 'average' another name")
             network = stage.potential or self.potential
-            require_noise_head(stage.name, network, stage.own_objectives)
-            require_force_head(stage.name, network, stage.own_objectives)
+            require_heads(stage.name, network, stage.own_objectives)
             if stage.keep_optimiser:
                 _same_optimiser(stage, self.stages[number - 1] if number else None)
             if stage.replay is not None:
@@ -179,8 +177,7 @@ class RunConfig(Section):
                         f"stages.{stage.name}.replay: there is no term of the loss; name the stage that makes "
                         f"structures, or give replay.objectives"
                     )
-                require_noise_head(stage.name, network, terms.values())
-                require_force_head(stage.name, network, terms.values())
+                require_heads(stage.name, network, terms.values())
                 if stage.guide is None and any(guided(term) for term in terms.values()):
                     raise ValueError(f"stages.{stage.name}.replay: its terms ask for the forces of a guide: give guide")
             if stage.unlabelled is not None and not (self.data.unlabelled or stage.unlabelled.augment):

@@ -114,8 +114,8 @@ class Derivation:
         graph: the structures.
         stress: whether stress may be asked for (it needs a strain in the pass).
         create_graph: keep the derivatives differentiable, for training.
-        gradient: whether a derivative by positions may be asked for where forces come from a direct head. Compiled
-            code, which knows its derivatives beforehand, then leaves this one out.
+        gradient: whether a derivative by positions may be asked for beside forces of a direct head; if not, compiled
+            code, which has to know its derivatives beforehand, leaves it out.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Derivation:
         return self._stress
 
     def gradient(self) -> Float[Tensor, "atoms 3"]:
-        """(atoms, 3) eV/Å, of the energy of each structure by its positions."""
+        """(atoms, 3) eV/Å, derivative of the energy of each structure by its positions, also beside a direct head."""
         if self._gradient is None:
             self._differentiate()
         assert self._gradient is not None

@@ -351,21 +351,16 @@ def _guide_is_used(stage: Stage) -> None:
         raise ValueError("guide: average needs averaged weights: set average above 0")
 
 
-def require_noise_head(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
-    """Refuse denoising by a potential that was not made for it."""
+def require_heads(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
+    """Refuse denoising by a potential without a noise head, and gradient consistency by one without a force head."""
+    parts = [potential, *getattr(potential, "terms", {}).values()]
+    direct = any(getattr(part, "head", "conservative") == "direct" for part in parts)
     for objective in terms:
         if "noise" in objective.asks and not potential.denoises:
             raise ValueError(
                 f"stages.{name}: {objective.kind} needs a potential with a noise head: "
                 f"set 'denoise: true' in a painn potential, in every stage that shares its weights"
             )
-
-
-def require_force_head(name: str, potential: PotentialConfig, terms: Iterable[Objective]) -> None:
-    """Refuse to ask a network whose forces are the gradient of its energy that they be."""
-    parts = [potential, *getattr(potential, "terms", {}).values()]
-    direct = any(getattr(part, "head", "conservative") == "direct" for part in parts)
-    for objective in terms:
         if "gradient" in objective.asks and not direct:
             raise ValueError(
                 f"stages.{name}: {objective.kind} is for a direct force head; the forces of this potential are the "

@@ -385,3 +385,7 @@ def test_variants_can_be_left_out(tmp_path):
     (tmp_path / "wrong.yaml").write_text("extends: base\nleave_out: [priors]\n")
     with pytest.raises(UserError, match="no variant 'priors'"):
         experiments.load("wrong", tmp_path)
+    (tmp_path / "more.yaml").write_text("extends: short\nadd: {all physics: }\n")
+    assert list(experiments.load("more", tmp_path).variants) == ["labels only", "all physics"]
+    (tmp_path / "other.yaml").write_text("extends: more\nvariants: {prior: }\n")
+    assert list(experiments.load("other", tmp_path).variants) == ["prior"]

@@ -46,7 +46,8 @@ class Evaluator:
         stress: whether an objective may ask for stress.
         create_graph: keep derivatives differentiable; false for validation.
         plain: the same potential where ``potential`` is compiled and cannot be differentiated by positions twice.
-        gradient: whether an objective may ask for the gradient of the energy beside forces of a direct head.
+        gradient: whether an objective may ask for the gradient of the energy beside forces of a direct head; without
+            ``plain`` it always may.
     """
 
     def __init__(

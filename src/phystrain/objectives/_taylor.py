@@ -20,28 +20,36 @@ from phystrain.objectives._anchor import NEEDS, Anchor, Point
 from phystrain.objectives._displacement import Displacing, displaced
 
 
-class Residual(Objective):
-    """Base of losses made of one residual for each structure, an energy.
+class Consistency(Objective):
+    """Base of losses that ask a potential to agree with itself.
 
     Attributes:
         weight: ``auto`` by default: at a weight of one a residual of an meV/atom, squared, is nothing beside the labels
             and changes nothing (docs/decisions.md).
-        per_atom: divide the residual by the number of atoms; false: total energy, as published.
-        norm: ``squared``: (eV/atom)²; ``absolute``: eV/atom, less moved by structures with large residuals.
         detach: no gradient through the weak label, only through what is compared with it.
     """
 
     weight: Weight = Field(
         default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
     )
-    per_atom: bool = Field(default=True, description="residual per atom; false: of the total energy, as published")
-    norm: Literal["squared", "absolute"] = Field(default="squared", description="what is summed over structures")
     detach: bool = Field(default=False, description="no gradient through the weak label")
 
     @property
     def validated(self) -> bool:
         """No: on held-out structures it says nothing that their labels do not say better."""
         return False
+
+
+class Residual(Consistency):
+    """Base of losses made of one residual for each structure, an energy.
+
+    Attributes:
+        per_atom: divide the residual by the number of atoms; false: total energy, as published.
+        norm: ``squared``: (eV/atom)²; ``absolute``: eV/atom, less moved by structures with large residuals.
+    """
+
+    per_atom: bool = Field(default=True, description="residual per atom; false: of the total energy, as published")
+    norm: Literal["squared", "absolute"] = Field(default="squared", description="what is summed over structures")
 
 
 class WeakObjective(Residual, Displacing):

@@ -7,11 +7,12 @@ from pydantic import Field
 
 from phystrain.graph import AtomGraph
 from phystrain.labels import Batch
-from phystrain.objectives import Evaluator, Objective, Term, Weight, masked_sum
-from phystrain.objectives._anchor import guide_of
+from phystrain.objectives import Evaluator, Term, masked_sum
+from phystrain.objectives._anchor import guide_of, of_model
+from phystrain.objectives._taylor import Consistency
 
 
-class Config(Objective):
+class Config(Consistency):
     """(dE/dr + F)², (eV/Å)², summed over components: what is left of PITC as the displacement goes to zero.
 
     For potentials with a direct force head, whose energy is otherwise learnt from one label a structure. PITC compares
@@ -21,21 +22,16 @@ class Config(Objective):
     force of the head, which is asked to vanish here.
 
     Attributes:
-        weight: ``auto`` by default, as for the other losses without labels.
         anchor: F: ``model``: the forces of the head, which are then told by the energy, too; ``label``: the
             reference's, other atoms do not count; ``auto``: the reference's where there are, else the head's;
             ``guide``: forces from outside the network, other atoms do not count.
-        detach: no gradient through the forces of the head; they change only as far as energy and head share features.
+        detach: no gradient through F; the head then changes only as far as energy and head share features.
     """
 
     kind: Literal["gradient"] = "gradient"
-    weight: Weight = Field(
-        default="auto", description="factor of the mean in the loss; auto holds it at a share of those with labels"
-    )
     anchor: Literal["model", "label", "auto", "guide"] = Field(
         default="model", description="forces to compare with; auto takes labels where there are, else the head's"
     )
-    detach: bool = Field(default=False, description="no gradient through the forces of the head")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -47,11 +43,6 @@ class Config(Objective):
         """The gradient beside the forces."""
         return frozenset({"gradient"})
 
-    @property
-    def validated(self) -> bool:
-        """No: energies and forces on held-out structures say it better."""
-        return False
-
     def asks_forces_of(self, batch: Batch, model: Evaluator) -> list[AtomGraph]:  # noqa: ARG002
         """The structures themselves."""
         return [batch.graph]
@@ -59,15 +50,14 @@ class Config(Objective):
     def __call__(self, batch: Batch, model: Evaluator) -> Term:
         """Sum over components; the count is their number, three for an atom whose force is known."""
         labels = batch.labels
-        gradient = model.gradient(batch.graph)
+        gradient = model.gradient(batch.graph)  # first: a part of a batch then has its forces from the same pass
         given = guide_of(batch) if self.anchor == "guide" else labels.forces
         if self.anchor == "model":
             given = torch.full_like(given, torch.nan)
         known = ~torch.isnan(given)
         forces = torch.nan_to_num(given)
         if self.anchor in ("auto", "model"):
-            own = model.predict(batch.graph, ("energy", "forces")).forces
-            assert own is not None
+            own = of_model(model, batch.graph).forces()
             forces = torch.where(known, given, own.detach() if self.detach else own)
             known = torch.ones_like(known)
         return masked_sum((gradient + forces).square(), labels.weight[batch.graph.system], known)
